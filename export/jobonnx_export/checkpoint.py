@@ -1,0 +1,262 @@
+"""A checkpoint on disk: what it is, what it holds, and whether it can be trusted.
+
+Reads a sentence-transformers folder (modules, pooling, normalisation, prompts and length limit come from its files) or a plain
+transformers XLM-R folder. Whatever cannot be honoured exactly is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobonnx.errors import JobonnxError
+
+_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+_PREFIXES = ("roberta.", "model.")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of an XLM-RoBERTa encoder, as its config.json gives it."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    positions: int  # rows of the position table; the first pad_id + 1 are never used by real tokens
+    pad_id: int
+    epsilon: float
+
+    @property
+    def longest(self) -> int:
+        """Tokens the position table can hold: positions start at pad_id + 1."""
+        return self.positions - self.pad_id - 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked checkpoint folder. `tensor(name)` reads one tensor as float32, in the module's own layout."""
+
+    folder: Path
+    transformer: Path  # the folder of the Transformer module: config.json, tokenizer.json, weights
+    architecture: Architecture
+    pooling: str  # "cls" or "mean"
+    normalize: bool
+    max_tokens: int  # special tokens included
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    tensor: Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]
+
+    def tensors_sha256(self, progress: Callable[[str], None] = lambda name: None) -> str:
+        """Hash names, shapes and float32 values of every tensor the vectors depend on; refuse NaN and infinity on the way.
+
+        The file format does not enter: the same values in safetensors or in a .bin file give the same hash.
+        """
+        digest = hashlib.sha256()
+        for name, shape in tensor_shapes(self.architecture).items():
+            progress(name)
+            array = self.tensor(name)
+            if not np.isfinite(array).all():
+                raise JobonnxError(f"{self.transformer}: tensor {name} holds NaN or infinity; download the checkpoint again")
+            digest.update(f"{name}{shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+        return digest.hexdigest()
+
+
+def tensor_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
+    """Every tensor that decides a vector, with its shape. The pooler is not one: sentence-transformers never uses it."""
+    h, f = a.hidden, a.intermediate
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (a.vocabulary, h),
+        "embeddings.position_embeddings.weight": (a.positions, h),
+        "embeddings.token_type_embeddings.weight": (1, h),
+        "embeddings.LayerNorm.weight": (h,),
+        "embeddings.LayerNorm.bias": (h,),
+    }
+    for i in range(a.layers):
+        for name, rows, columns in (
+            ("attention.self.query", h, h),
+            ("attention.self.key", h, h),
+            ("attention.self.value", h, h),
+            ("attention.output.dense", h, h),
+            ("intermediate.dense", f, h),
+            ("output.dense", h, f),
+        ):
+            shapes[f"encoder.layer.{i}.{name}.weight"] = (rows, columns)
+            shapes[f"encoder.layer.{i}.{name}.bias"] = (rows,)
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"encoder.layer.{i}.{name}.weight"] = (h,)
+            shapes[f"encoder.layer.{i}.{name}.bias"] = (h,)
+    return shapes
+
+
+def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
+    """Read and check a checkpoint folder. `pooling` is needed where the folder does not say (a plain transformers folder).
+
+    Raises:
+        JobonnxError: naming the file and value that is missing, broken or not supported.
+    """
+    if not folder.is_dir():
+        raise JobonnxError(f"{folder}: no such folder; give a checkpoint folder or a Hub id such as pj-mathematician/JobBGE-m3")
+    if (folder / "modules.json").is_file():
+        transformer, pooling_found, normalize, limit = _read_modules(folder)
+        if pooling not in (None, pooling_found):
+            raise JobonnxError(f"{folder}: its pooling is {pooling_found!r}, not {pooling!r}; leave --pooling away")
+        pooling = pooling_found
+        settings = _read_json(folder / "config_sentence_transformers.json", required=False)
+    else:
+        # sentence-transformers reads such a folder as mean pooling without normalisation; so do we, and the manifest says so.
+        transformer, pooling, normalize, limit, settings = folder, pooling or "mean", False, None, {}
+    architecture = _read_architecture(transformer / "config.json")
+    if not (transformer / "tokenizer.json").is_file():
+        raise JobonnxError(f"{transformer}: tokenizer.json is missing; save the fast tokenizer there with save_pretrained")
+    if limit is None:
+        limit = _read_json(transformer / "tokenizer_config.json", required=False).get("model_max_length") or architecture.longest
+        limit = min(int(limit), architecture.longest)
+    if not 3 <= limit <= architecture.longest:
+        raise JobonnxError(
+            f"{folder}: max_seq_length {limit} does not fit the {architecture.longest} usable positions; "
+            "mend sentence_bert_config.json"
+        )
+    prompts = settings.get("prompts") or {}
+    default_prompt = settings.get("default_prompt_name")
+    if default_prompt is not None and default_prompt not in prompts:
+        raise JobonnxError(f"{folder}: default_prompt_name {default_prompt!r} is not among its prompts {sorted(prompts)}")
+    return Checkpoint(
+        folder=folder,
+        transformer=transformer,
+        architecture=architecture,
+        pooling=pooling,
+        normalize=normalize,
+        max_tokens=limit,
+        prompts=dict(prompts),
+        default_prompt_name=default_prompt,
+        tensor=_tensor_reader(transformer, architecture),
+    )
+
+
+def _read_json(path: Path, required: bool = True) -> Any:
+    if not path.is_file():
+        if required:
+            raise JobonnxError(f"{path} is missing; the checkpoint is incomplete, download it again")
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise JobonnxError(f"{path} is not valid JSON ({error}); download it again") from None
+
+
+def _read_modules(folder: Path) -> tuple[Path, str, bool, int | None]:
+    """modules.json -> (transformer folder, pooling, whether vectors are normalised, length limit or None)."""
+    modules = _read_json(folder / "modules.json")
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise JobonnxError(
+            f"{folder / 'modules.json'}: modules {kinds} are not supported; jobonnx runs Transformer, Pooling and Normalize, "
+            "in that order"
+        )
+    transformer = folder / modules[0]["path"]
+    options = _read_json(transformer / "sentence_bert_config.json", required=False)
+    if options.get("do_lower_case"):
+        raise JobonnxError(
+            f"{transformer / 'sentence_bert_config.json'}: do_lower_case: true is not supported; lower-case the texts yourself "
+            "or set it to false"
+        )
+    pooling = _read_pooling(folder / modules[1]["path"] / "config.json")
+    return transformer, pooling, len(kinds) == 3, options.get("max_seq_length")
+
+
+def _read_pooling(path: Path) -> str:
+    config = _read_json(path)
+    if "pooling_mode" in config:  # newer sentence-transformers write one name in place of flags
+        modes = config["pooling_mode"]
+        active = [modes] if isinstance(modes, str) else list(modes)
+        names = {"cls": "cls", "mean": "mean"}
+    else:
+        active = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+        names = _POOLINGS
+    if len(active) != 1 or active[0] not in names:
+        raise JobonnxError(f"{path}: pooling {', '.join(active) or 'none'} is not supported; jobonnx knows cls and mean")
+    if config.get("include_prompt", True) is not True:
+        raise JobonnxError(f"{path}: include_prompt: false is not supported; jobonnx pools over the prompt's tokens too")
+    return names[active[0]]
+
+
+def _read_architecture(path: Path) -> Architecture:
+    config = _read_json(path)
+    wanted = {
+        "model_type": ("xlm-roberta",),
+        "hidden_act": ("gelu",),
+        "position_embedding_type": ("absolute", None),
+        "type_vocab_size": (1,),
+        "is_decoder": (False, None),
+    }
+    for key, allowed in wanted.items():
+        if config.get(key) not in allowed:
+            raise JobonnxError(
+                f"{path}: {key} {config.get(key)!r} is not supported; jobonnx runs XLM-RoBERTa encoders ({allowed[0]!r})"
+            )
+    try:
+        return Architecture(
+            layers=int(config["num_hidden_layers"]),
+            hidden=int(config["hidden_size"]),
+            heads=int(config["num_attention_heads"]),
+            intermediate=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            positions=int(config["max_position_embeddings"]),
+            pad_id=int(config["pad_token_id"]),
+            epsilon=float(config["layer_norm_eps"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise JobonnxError(f"{path}: {error} is missing or not a number; download the checkpoint again") from None
+
+
+def _tensor_reader(folder: Path, architecture: Architecture) -> Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]:
+    """Check names and shapes of every tensor now, without reading values, and return a reader of one tensor at a time."""
+    shapes, read = _open_weights(folder)
+    prefix = next((p for p in _PREFIXES if f"{p}embeddings.word_embeddings.weight" in shapes), "")
+    for name, shape in tensor_shapes(architecture).items():
+        found = shapes.get(prefix + name)
+        if found is None:
+            raise JobonnxError(f"{folder}: tensor {prefix + name} is missing from the weights; download the checkpoint again")
+        if found != shape:
+            raise JobonnxError(f"{folder}: tensor {prefix + name} has shape {list(found)}, config.json asks for {list(shape)}")
+    return lambda name: read(prefix + name)
+
+
+def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]]:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    files = sorted({folder / name for name in _read_json(index)["weight_map"].values()}) if index.is_file() else []
+    if not files and (folder / "model.safetensors").is_file():
+        files = [folder / "model.safetensors"]
+    if files:
+        shapes: dict[str, tuple[int, ...]] = {}
+        owner: dict[str, Any] = {}
+        for file in files:
+            try:
+                handle: Any = safe_open(file, framework="pt")
+                for name in handle.keys():  # noqa: SIM118 - not a dict
+                    shapes[name] = tuple(handle.get_slice(name).get_shape())
+                    owner[name] = handle
+            except (SafetensorError, OSError) as error:
+                raise JobonnxError(f"{file} is broken or cut short ({error}); download it again") from None
+        return shapes, lambda name: owner[name].get_tensor(name).float().numpy()
+    path = folder / "pytorch_model.bin"
+    if not path.is_file():
+        raise JobonnxError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there; download the checkpoint again")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises its own zoo: UnpicklingError, RuntimeError, EOFError, ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise JobonnxError(f"{path} cannot be loaded as plain weights ({reason}); convert it to safetensors") from None
+    return {name: tuple(t.shape) for name, t in state.items()}, lambda name: state[name].float().numpy()

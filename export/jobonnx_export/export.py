@@ -1,0 +1,295 @@
+"""From a checkpoint to a bundle: reference, graphs, parity, manifest; all beside the goal, renamed onto it at the very end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobonnx.bundle import (
+    REFERENCE_TEXTS,
+    REFERENCE_VECTORS,
+    TOKENIZER,
+    Bundle,
+    Graph,
+    Model,
+    describe_file,
+    tokenizer_sha256,
+    write_manifest,
+)
+from jobonnx.errors import JobonnxError
+from jobonnx.parity import Parity, shortfalls
+from jobonnx.tokenizer import Tokenizer
+from jobonnx.verify import measure_graph
+from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
+from jobonnx_export.graph import write_graph
+from jobonnx_export.portable import export_portable
+from jobonnx_export.quantize import ALPHA, Int8Recipe, calibrate, linear_names, make_recipe
+from jobonnx_export.reference import Reference
+from jobonnx_export.source import locate
+from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
+
+VARIANTS = ("fp32", "fp16", "int8")
+_TARGETS = {"fp32": "cpu", "fp16": "cuda", "int8": "cpu"}
+_TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
+_COPIED = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json")
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every step of an export needs."""
+
+    checkpoint: Checkpoint
+    folder: Path  # the bundle in the making
+    texts: list[str]
+    rows: list[list[int]]  # the texts' token ids
+    reference: np.ndarray[Any, np.dtype[np.float32]]  # their vectors, from PyTorch
+    report: Report
+
+
+def export(
+    source: str,
+    output: Path,
+    variants: Sequence[str] = VARIANTS,
+    *,
+    revision: str | None = None,
+    pooling: str | None = None,
+    allow_degraded: bool = False,
+    report: Report = lambda step: None,
+) -> Bundle:
+    """Export a checkpoint.
+
+    Args:
+        source: a checkpoint folder or a Hub id.
+        output: the bundle's folder, which must not exist yet.
+        variants: which numerics to make, of `VARIANTS`. With fp32 comes optimum's portable graph.
+        revision: Hub branch, tag or commit.
+        pooling: for a folder that does not say its own.
+        allow_degraded: keep variants that miss their tolerance, marked.
+        report: is told each step as it begins.
+
+    Returns:
+        The bundle. Variants that missed their tolerance are in `rejected`, with their figures.
+
+    Raises:
+        JobonnxError: nothing usable came out; `output` does not exist then.
+    """
+    unknown = [variant for variant in variants if variant not in VARIANTS]
+    if unknown or not variants:
+        raise JobonnxError(f"variant {', '.join(unknown) or 'list is empty'}: pick from {', '.join(VARIANTS)}")
+    if output.exists():
+        raise JobonnxError(f"{output} exists already; remove it or name another folder")
+    report("finding the checkpoint")
+    found = locate(source, revision)
+    checkpoint = open_checkpoint(found.folder, pooling)
+    with _beside(output) as folder:
+        report("reading and hashing the tensors")
+        tensors = checkpoint.tensors_sha256()
+        _copy_settings(checkpoint, folder)
+        tokenizer = Tokenizer(folder / TOKENIZER, checkpoint.max_tokens)
+        texts = parity_texts(tokenizer)
+        rows = tokenizer.encode(texts)
+        report(f"running {len(texts)} texts through PyTorch")
+        torch_model = Reference(checkpoint)
+        reference = torch_model.encode(rows)
+        if not np.isfinite(reference).all():
+            raise JobonnxError(f"{checkpoint.transformer}: PyTorch itself gives NaN or infinity; the weights are broken")
+        statistics = None
+        if "int8" in variants:
+            report("calibrating int8")
+            names = linear_names(checkpoint.architecture)
+            statistics = calibrate(torch_model, tokenizer.encode(calibration_titles()), names)
+        del torch_model
+        work = Work(checkpoint, folder, texts, rows, reference, report)
+        _write_reference(work)
+
+        graphs: list[Graph] = []
+        rejected: list[dict[str, Any]] = []
+        for variant in (v for v in VARIANTS if v in variants):
+            if variant == "int8":
+                assert statistics is not None
+                made = [_int8(work, make_recipe(checkpoint, statistics))]
+                statistics = None
+            elif variant == "fp16":
+                made = [_float(work, "fp16", half=True)]
+            else:
+                made = [_float(work, "fp32", half=False), _portable(work)]
+            for graph in made:
+                missed = shortfalls(graph.variant, Parity(**graph.parity))
+                if missed and not allow_degraded:
+                    rejected.append({**asdict(graph), "missed": missed})
+                    _remove_graph(folder / graph.path)
+                else:
+                    graphs.append(Graph(**{**asdict(graph), "degraded": bool(missed)}))
+        engine = [g.variant for g in graphs if g.target != "portable"]
+        if not engine:
+            reasons = "; ".join(f"{r['variant']}/{r['target']}: {', '.join(r['missed'])}" for r in rejected)
+            raise JobonnxError(f"{source}: every variant missed its tolerance ({reasons}); --allow-degraded keeps them, marked")
+        good = [g.variant for g in graphs if not g.degraded and g.target != "portable"]
+        default = next((v for v in ("int8", "fp32") if v in good), engine[0])
+
+        report("hashing the files")
+        bundle = Bundle(
+            folder=folder,
+            model=Model(
+                source=found.name,
+                revision=found.revision,
+                dimension=checkpoint.architecture.hidden,
+                max_tokens=checkpoint.max_tokens,
+                pad_id=checkpoint.architecture.pad_id,
+                pooling=checkpoint.pooling,
+                normalize=checkpoint.normalize,
+                prompts=checkpoint.prompts,
+                default_prompt_name=checkpoint.default_prompt_name,
+                tensors_sha256=tensors,
+                tokenizer_sha256=tokenizer_sha256(folder / TOKENIZER),
+            ),
+            graphs=tuple(graphs),
+            default_variant=default,
+            files={
+                path.relative_to(folder).as_posix(): describe_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
+            },
+            rejected=tuple(rejected),
+            tools={"python": platform.python_version(), **{tool: version(tool) for tool in _TOOLS}},
+        )
+        write_manifest(bundle)
+    return Bundle.open(output)
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that becomes `output` if all goes well, and vanishes if anything does not."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    except OSError as error:
+        raise JobonnxError(f"{output.parent} cannot be written to ({error.strerror}); name another folder") from None
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt  # unwinds through the clean-up below
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever runs this handles signals
+        before = None
+    try:
+        yield folder
+        folder.chmod(0o755)
+        os.rename(folder, output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise JobonnxError(f"{output}: writing the bundle failed ({reason}); free some space and try again") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _copy_settings(checkpoint: Checkpoint, folder: Path) -> None:
+    """The small files that make the bundle a sentence-transformers folder too, for its portable graph."""
+    for name in _COPIED:
+        if (checkpoint.transformer / name).is_file():
+            shutil.copyfile(checkpoint.transformer / name, folder / name)
+    settings = checkpoint.folder / "config_sentence_transformers.json"
+    if settings.is_file():
+        shutil.copyfile(settings, folder / settings.name)
+    modules = ["Transformer", "Pooling", *(["Normalize"] if checkpoint.normalize else [])]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": paths[i], "type": f"sentence_transformers.models.{kind}"}
+            for i, kind in enumerate(modules)
+        ],
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": checkpoint.max_tokens, "do_lower_case": False})
+    (folder / "1_Pooling").mkdir()
+    _write_json(
+        folder / "1_Pooling" / "config.json",
+        {
+            "word_embedding_dimension": checkpoint.architecture.hidden,
+            "pooling_mode_cls_token": checkpoint.pooling == "cls",
+            "pooling_mode_mean_tokens": checkpoint.pooling == "mean",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_reference(work: Work) -> None:
+    places = reference_texts(work.texts)
+    _write_json(work.folder / REFERENCE_TEXTS, [work.texts[i] for i in places])
+    np.save(work.folder / REFERENCE_VECTORS, work.reference[places])
+
+
+def _graph_path(work: Work, variant: str) -> Path:
+    path = work.folder / "engine" / f"{variant}-{_TARGETS[variant]}.onnx"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def _measured(work: Work, variant: str, target: str, path: Path, recipe: str) -> Graph:
+    work.report(f"measuring {variant} for {target}")
+    c = work.checkpoint
+    parity = measure_graph(path, work.rows, work.reference, c.architecture.pad_id, c.pooling, c.normalize)
+    return Graph(variant, target, path.relative_to(work.folder).as_posix(), recipe, parity.as_dict())
+
+
+def _float(work: Work, variant: str, half: bool) -> Graph:
+    work.report(f"writing {variant}")
+    path = _graph_path(work, variant)
+    write_graph(work.checkpoint, path, half=half)
+    return _measured(work, variant, _TARGETS[variant], path, variant)
+
+
+def _portable(work: Work) -> Graph:
+    work.report("exporting the portable graph with optimum")
+    with tempfile.TemporaryDirectory(dir=work.folder) as temporary:
+        export_portable(work.checkpoint.transformer, Path(temporary))
+        (work.folder / "onnx").mkdir()
+        for path in Path(temporary).glob("model.onnx*"):
+            path.rename(work.folder / "onnx" / path.name)
+    return _measured(work, "fp32", "portable", work.folder / "onnx" / "model.onnx", "fp32")
+
+
+def _int8(work: Work, recipe: Int8Recipe) -> Graph:
+    """int8, with as few layers left in float as its tolerance asks for: none, then the 2, 4, 8, ... that suffer most."""
+    worst = sorted(recipe.errors, key=lambda name: -recipe.errors[name])
+    path = _graph_path(work, "int8")
+    in_float = 0
+    while True:
+        floats = sorted(worst[:in_float])
+        work.report("writing int8" + (f", {in_float} layers in float" if in_float else ""))
+        chosen = recipe.without(floats)
+        write_graph(work.checkpoint, path, half_embeddings=True, int8=chosen.linears, scaled_values=chosen.scaled_values)
+        described = (
+            f"int8 weights=s8/column activations=u8/row smoothing={ALPHA}/pow2 embeddings=fp16 "
+            f"calibration={calibration_sha256()[:16]} float={','.join(floats) or 'none'}"
+        )
+        graph = _measured(work, "int8", _TARGETS["int8"], path, described)
+        in_float = max(2, in_float * 2)
+        if not shortfalls("int8", Parity(**graph.parity)) or in_float > len(worst) // 2:
+            return graph
+
+
+def _remove_graph(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()

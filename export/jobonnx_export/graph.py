@@ -1,0 +1,236 @@
+"""The engine graph, written straight from the checkpoint's tensors: token ids in, unit vectors out.
+
+One builder for every precision. What sets it apart from a traced graph:
+
+- No GEMM ever sees padding. Real tokens are packed into a [tokens, hidden] matrix; only attention goes back to [batch, sequence].
+- With CLS pooling the last layer computes one row a title: its query, attention output and feed-forward. The result is the same.
+- Pooling and L2 normalisation are inside, so any ONNX Runtime client gets the right vectors.
+
+Inputs: `input_ids`, `attention_mask`, int64 [batch, sequence], padded on the right. Output: `sentence_embedding`, float32
+[batch, hidden].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from jobonnx_export.checkpoint import Checkpoint
+
+_OPSET = 17
+_MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: attention, exact GELU and integer GEMM, each one kernel
+_IR_VERSION = 10
+_INLINE_BYTES = 1024  # smaller tensors stay in the graph file, where ONNX Runtime folds constants
+_ALIGNMENT = 4096  # of each tensor in the data file: a page, so that it can be memory-mapped
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Int8Linear:
+    """One linear layer in int8: y = row_scale * (quantise(x * smooth) @ weight) * scale + bias.
+
+    weight: int8 [in, out]; scale: float32 [out]; smooth: float32 [in], or None where nothing has to be multiplied at run time.
+    """
+
+    weight: np.ndarray[Any, np.dtype[np.int8]]
+    scale: np.ndarray[Any, np.dtype[np.float32]]
+    smooth: np.ndarray[Any, np.dtype[np.float32]] | None = None
+
+
+@dataclass
+class _Graph:
+    """Nodes and tensors in the making. Large tensors are streamed to the data file as they come."""
+
+    data: Any  # the open data file
+    location: str
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+
+    def op(self, kind: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output; return the output's name."""
+        output = name or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
+        return output
+
+    def const(self, name: str, array: np.ndarray[Any, Any]) -> str:
+        """Add a tensor once; return its name."""
+        if name in self.tensors:
+            return name
+        array = np.asarray(array, order="C")  # not ascontiguousarray: it makes scalars one-dimensional
+        if array.nbytes <= _INLINE_BYTES:
+            self.tensors[name] = numpy_helper.from_array(array, name)
+            return name
+        self.data.write(b"\0" * (-self.data.tell() % _ALIGNMENT))
+        tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", self.location), ("offset", self.data.tell()), ("length", array.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        self.data.write(array.data)
+        self.tensors[name] = tensor
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.const("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
+
+
+def write_graph(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    half: bool = False,
+    half_embeddings: bool = False,
+    int8: dict[str, Int8Linear] | None = None,
+    scaled_values: dict[int, np.ndarray[Any, np.dtype[np.float32]]] | None = None,
+) -> None:
+    """Write `path` and, beside it, `path`.data.
+
+    Args:
+        checkpoint: where the tensors come from; each is read once and never kept.
+        path: the graph file to write.
+        half: run the encoder in float16. LayerNorm computes in float32 inside its kernel; pooling and the norm are float32.
+        half_embeddings: store the word embeddings as float16 and compute with them in float32.
+        int8: linear layers to run in int8, by module name; those not named stay in float.
+        scaled_values: by layer, factors [hidden] to divide the attention values by, which smooths the input of the attention
+            output layer at no cost: attention is linear in its values.
+    """
+    a = checkpoint.architecture
+    real = np.float16 if half else np.float32
+    data_path = path.with_name(path.name + ".data")
+    with open(data_path, "wb") as data:
+        g = _Graph(data, data_path.name)
+
+        def tensor(name: str, dtype: Any = real) -> str:
+            return g.const(name, checkpoint.tensor(name).astype(dtype))
+
+        def norm(x: str, name: str) -> str:
+            return g.op(
+                "LayerNormalization", x, tensor(f"{name}.weight"), tensor(f"{name}.bias"), axis=-1, epsilon=a.epsilon, stash_type=1
+            )
+
+        def linear(x: str, name: str, divide: np.ndarray[Any, Any] | None = None) -> str:
+            bias = checkpoint.tensor(f"{name}.bias")
+            bias = bias if divide is None else bias / divide
+            if int8 and name in int8:
+                scale = int8[name].scale if divide is None else int8[name].scale / divide
+                return _int8_linear(g, x, name, int8[name], scale, bias)
+            weight = checkpoint.tensor(f"{name}.weight")
+            weight = weight if divide is None else weight / divide[:, None]
+            # Stored as in the checkpoint, [out, in]; the kernel packs it once at load.
+            return g.op(
+                "Gemm",
+                x,
+                g.const(f"{name}.weight", weight.astype(real)),
+                g.const(f"{name}.bias", bias.astype(real)),
+                transB=1,
+            )
+
+        # Real tokens, packed: `flat` are their places in the padded matrix, `place` the way back for every padded cell.
+        mask = g.op("Cast", "attention_mask", to=TensorProto.INT32, name="mask")
+        cells = g.op("Reshape", mask, g.ints(-1))
+        flat = g.op("Squeeze", g.op("NonZero", cells), g.ints(0), name="flat")
+        # A padded cell points at the real token before it: any finite row will do, attention masks it.
+        place = g.op("Sub", g.op("CumSum", cells, g.const("axis0", np.array(0, np.int64))), g.const("one", np.array(1, np.int32)))
+        place = g.op("Reshape", place, g.op("Shape", "attention_mask"), name="place")
+        first = g.op("Gather", place, g.const("zero", np.array(0, np.int64)), axis=1, name="first")
+
+        # XLM-R counts positions over ids that are not padding, from pad_id + 1 (transformers: create_position_ids_from_input_ids).
+        pad = g.const("pad_id", np.array(a.pad_id, np.int64))
+        counted = g.op("Cast", g.op("Not", g.op("Equal", "input_ids", pad)), to=TensorProto.INT64)
+        position = g.op("CumSum", counted, g.const("axis1", np.array(1, np.int64)))
+        position = g.op("Add", g.op("Mul", position, counted), pad)
+
+        def packed(x: str) -> str:
+            return g.op("Gather", g.op("Reshape", x, g.ints(-1)), flat, axis=0)
+
+        words = checkpoint.tensor("embeddings.word_embeddings.weight").astype(np.float16 if half_embeddings else real)
+        x = g.op("Gather", g.const("embeddings.word_embeddings.weight", words), packed("input_ids"), axis=0)
+        del words
+        if half_embeddings and not half:
+            x = g.op("Cast", x, to=TensorProto.FLOAT)
+        # Only rows a text within the limit can reach; the one token type is the same for every row.
+        table = checkpoint.tensor("embeddings.position_embeddings.weight")[: checkpoint.max_tokens + a.pad_id + 1]
+        table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")
+        x = g.op("Add", x, g.op("Gather", g.const("embeddings.positions", table.astype(real)), packed(position), axis=0))
+        x = norm(x, "embeddings.LayerNorm")
+
+        for i in range(a.layers):
+            layer = f"encoder.layer.{i}"
+            divide = (scaled_values or {}).get(i)
+            only_cls = checkpoint.pooling == "cls" and i == a.layers - 1
+            keys = linear(x, f"{layer}.attention.self.key")
+            values = linear(x, f"{layer}.attention.self.value", divide)
+            keys, values = (g.op("Gather", y, place, axis=0) for y in (keys, values))
+            if only_cls:
+                x = g.op("Gather", x, first, axis=0)
+            queries = linear(x, f"{layer}.attention.self.query")
+            queries = g.op("Unsqueeze", queries, g.ints(1)) if only_cls else g.op("Gather", queries, place, axis=0)
+            attended = g.op(
+                "MultiHeadAttention", queries, keys, values, "", mask, domain=_MICROSOFT, num_heads=a.heads, mask_filter_value=-1e4
+            )
+            attended = g.op("Reshape", attended, g.ints(-1, a.hidden))
+            if not only_cls:
+                attended = g.op("Gather", attended, flat, axis=0)
+            x = norm(g.op("Add", linear(attended, f"{layer}.attention.output.dense"), x), f"{layer}.attention.output.LayerNorm")
+            inner = g.op("Gelu", linear(x, f"{layer}.intermediate.dense"), domain=_MICROSOFT)
+            x = norm(g.op("Add", linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
+
+        if half:
+            x = g.op("Cast", x, to=TensorProto.FLOAT)
+        if checkpoint.pooling == "mean":
+            x = _mean(g, x, place, mask)
+        if checkpoint.normalize:
+            # torch.nn.functional.normalize: divide by max(norm, 1e-12).
+            length = g.op("Sqrt", g.op("ReduceSum", g.op("Mul", x, x), g.ints(1), keepdims=1))
+            x = g.op("Div", x, g.op("Max", length, g.const("smallest_norm", np.array(1e-12, np.float32))))
+        g.op("Identity", x, name="sentence_embedding")
+
+    shape = ["batch", "sequence"]
+    graph = helper.make_graph(
+        g.nodes,
+        "jobonnx",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", a.hidden])],
+        list(g.tensors.values()),
+    )
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="jobonnx")
+    path.write_bytes(model.SerializeToString())
+
+
+def _mean(g: _Graph, x: str, place: str, mask: str) -> str:
+    """Mean over the real tokens of each title: packed rows [tokens, hidden] -> [batch, hidden]."""
+    weights = g.op("Unsqueeze", g.op("Cast", mask, to=TensorProto.FLOAT), g.ints(2))
+    total = g.op("ReduceSum", g.op("Mul", g.op("Gather", x, place, axis=0), weights), g.ints(1), keepdims=0)
+    return g.op("Div", total, g.op("ReduceSum", weights, g.ints(1), keepdims=0))
+
+
+def _int8_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: Any, bias: Any) -> str:
+    """U8 activations with one scale a row, S8 weights with one scale a column: no row's result depends on another row."""
+    if layer.smooth is not None:
+        x = g.op("Mul", x, g.const(f"{name}.smooth", layer.smooth.astype(np.float32)))
+    largest = g.op("ReduceMax", g.op("Abs", x), axes=[1], keepdims=1)
+    # An all-zero row has scale 0 and would give 0 / 0; any positive scale makes it zeros.
+    scale = g.op(
+        "Max", g.op("Mul", largest, g.const("1/127", np.array(1 / 127, np.float32))), g.const("tiny", np.array(_TINY, np.float32))
+    )
+    whole = g.op(
+        "QuantizeLinear",
+        g.op("Div", x, scale),
+        g.const("unit", np.array(1, np.float32)),
+        g.const("zero_point", np.array(128, np.uint8)),
+    )
+    product = g.op(
+        "MatMulIntegerToFloat",
+        whole,
+        g.const(f"{name}.weight_s8", layer.weight),
+        g.const("unit", np.array(1, np.float32)),
+        g.const(f"{name}.scale", column_scale.astype(np.float32)),
+        g.const("zero_point", np.array(128, np.uint8)),
+        domain=_MICROSOFT,
+    )
+    return g.op("Add", g.op("Mul", product, scale), g.const(f"{name}.bias", bias.astype(np.float32)))

@@ -1,0 +1,68 @@
+"""The texts a graph is judged by and the titles int8 is calibrated on: never the same ones, and no evaluation data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+
+from jobonnx.titles import read_lexicon
+from jobonnx.tokenizer import Tokenizer
+
+PER_LANGUAGE = 120  # parity titles of each language
+CALIBRATION_PER_LANGUAGE = 200
+_LENGTHS = (64, 256, 512)
+
+
+def parity_texts(tokenizer: Tokenizer) -> list[str]:
+    """Titles in en, de, es, zh and ja, texts of 64, 256 and 512 tokens (as far as the limit allows), at the limit, one token past
+    it, and an empty one."""
+    titles = [title for language in _languages() for title in _spread(language, PER_LANGUAGE, 0)]
+    limit = tokenizer.max_tokens
+    lengths = sorted({n for n in _LENGTHS if n < limit} | {limit, limit + 1})
+    return [*titles, *(_text_of(n, titles, tokenizer) for n in lengths), ""]
+
+
+def reference_texts(texts: Sequence[str]) -> list[int]:
+    """The part of the parity set that a bundle carries: every sixth title and all the special texts; positions in `texts`."""
+    titles = 5 * PER_LANGUAGE
+    return [*range(0, titles, 6), *range(titles, len(texts))]
+
+
+def calibration_titles() -> list[str]:
+    """Titles in en, de, es and zh that are not in the parity set."""
+    return [title for language in _languages()[:4] for title in _spread(language, CALIBRATION_PER_LANGUAGE, 1)]
+
+
+def calibration_sha256() -> str:
+    """Names the calibration set in an int8 recipe."""
+    return hashlib.sha256("\n".join(calibration_titles()).encode()).hexdigest()
+
+
+def _languages() -> list[list[str]]:
+    japanese = (files("jobonnx_export") / "data" / "titles_ja.txt").read_text(encoding="utf-8").split("\n")
+    lexicon = read_lexicon()
+    return [*([row[language][0] for row in lexicon] for language in ("en", "de", "es", "zh")), [t for t in japanese if t]]
+
+
+def _spread(titles: Sequence[str], count: int, start: int) -> list[str]:
+    """`count` titles at equal distances; another `start` gives others, as long as the distance is over 1."""
+    return list(titles[start :: max(1, len(titles) // count)][:count])
+
+
+def _text_of(tokens: int, titles: Sequence[str], tokenizer: Tokenizer) -> str:
+    """A text of so many tokens, special tokens included, as exactly as single letters can fill it up."""
+    unlimited = tokenizer.with_limit(1 << 20)
+
+    def count(text: str) -> int:
+        return len(unlimited.encode([text])[0])
+
+    text = ""
+    for title in titles:
+        longer = f"{text}, {title}" if text else title
+        if count(longer) > tokens:
+            break
+        text = longer
+    while count(text) < tokens:
+        text += " a"
+    return text

@@ -1,0 +1,335 @@
+"""The command line. Every command imports what it needs when it runs; errors are one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from jobonnx.cli_evaluate import evaluate, rank
+from jobonnx.errors import JobonnxError
+
+if TYPE_CHECKING:
+    from jobonnx.bundle import Bundle
+    from jobonnx.encoder import Encoder
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (JobonnxError, ValueError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # click ends quietly when the reader has gone
+            raise click.ClickException(" ".join(str(error).split())) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jobonnx")
+def main() -> None:
+    """Job titles to vectors: sentence-transformers checkpoints in ONNX, without PyTorch."""
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _encoder_options(command: Any) -> Any:
+    for option in (
+        click.option("--force", is_flag=True, help="Allow fp16 on a CPU."),
+        click.option("--threads", type=click.IntRange(min=1), help="Threads; as many as quota and cores allow if left out."),
+        click.option("--provider", default="auto", show_default=True, metavar="NAME", help="auto, cpu, openvino, cuda, ..."),
+        click.option("--variant", metavar="NAME", help="fp32, fp16, int8, ...; the bundle's default if left out."),
+        click.option("--revision", metavar="REV", help="Hub branch, tag or commit."),
+        click.option("-m", "--model", metavar="BUNDLE", help="Bundle folder or Hub id; the bundled small model by default."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("source", default="pj-mathematician/JobBGE-m3")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="BUNDLE", help="Folder to make.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="fp32, fp16, int8; all if left out. May be repeated.")
+@click.option("--revision", metavar="REV", help="Hub branch, tag or commit.")
+@click.option("--pooling", type=click.Choice(["cls", "mean"]), help="For a folder that does not say; mean if left out.")
+@click.option("--allow-degraded", is_flag=True, help="Keep variants that miss their tolerance, marked.")
+@_json_option
+def export(
+    source: str,
+    output: Path,
+    variants: tuple[str, ...],
+    revision: str | None,
+    pooling: str | None,
+    allow_degraded: bool,
+    as_json: bool,
+) -> None:
+    """Export a checkpoint (SOURCE: a folder or a Hub id) to a bundle, and measure every graph against PyTorch.
+
+    Exits with status 1 if a variant missed its tolerance; the others are kept.
+    """
+    try:
+        from jobonnx_export.export import VARIANTS
+        from jobonnx_export.export import export as run
+    except ModuleNotFoundError as error:
+        raise JobonnxError(
+            f'exporting needs {error.name}; run: pip install "jobonnx[cpu,export]" (any build of torch will do)'
+        ) from None
+    with _steps() as report:
+        bundle = run(
+            source,
+            output,
+            tuple(dict.fromkeys(variants)) or VARIANTS,
+            revision=revision,
+            pooling=pooling,
+            allow_degraded=allow_degraded,
+            report=report,
+        )
+    if as_json:
+        click.echo((output / "manifest.json").read_text(encoding="utf-8"))
+    else:
+        _print_bundle(bundle)
+    if bundle.rejected:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("bundle", required=False)
+@_encoder_options
+@_json_option
+def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -> None:
+    """Show what a bundle holds, and what it runs on here."""
+    from jobonnx.session import available, available_threads
+
+    encoder = _load(bundle or model, **options)
+    facts = _facts(encoder.bundle) | {
+        "variant": encoder.variant,
+        "fingerprint": encoder.fingerprint,
+        "provider": encoder.provider,
+        "nodes": encoder.session.nodes,
+        "threads": encoder.session.threads,
+        "available_threads": available_threads(),
+        "available_providers": available(),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    _print_bundle(encoder.bundle)
+    click.echo(f"\nhere: {encoder.variant} on {encoder.provider}, {encoder.session.threads} threads; nodes {encoder.session.nodes}")
+    click.echo(f"providers here: {', '.join(available())}\nfingerprint {encoder.fingerprint}")
+
+
+@main.command()
+@click.argument("bundle", required=False)
+@_json_option
+def verify(bundle: str | None, as_json: bool) -> None:
+    """Hash every file of a BUNDLE and measure every graph again on this machine, without torch.
+
+    Exits with status 1 if a graph misses its tolerance here.
+    """
+    from jobonnx.bundle import Bundle
+    from jobonnx.verify import verify as run
+
+    results = run(Bundle.open(bundle, verify=True))
+    if as_json:
+        rows = [
+            {"variant": r.variant, "target": r.target, "provider": r.provider, "parity": r.parity.as_dict(), "missed": r.missed}
+            for r in results
+        ]
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        _print_parity([(r.variant, r.target, f"on {r.provider}", r.parity.as_dict(), list(r.missed)) for r in results])
+    if any(r.missed for r in results):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("texts", nargs=-1, metavar="[TITLE]...")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Read titles from this file, one a line.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write .npy or .jsonl; JSON lines on stdout if left out.")
+@click.option("--prompt-name", metavar="NAME", help="Put this prompt of the model before every title.")
+@click.option("--truncate-dim", type=int, metavar="N", help="Keep the first N components.")
+@click.option("--truncation", type=click.Choice(["right", "left", "error"]), default="right", show_default=True)
+@_encoder_options
+def encode(
+    texts: tuple[str, ...],
+    path: Path | None,
+    output: Path | None,
+    prompt_name: str | None,
+    truncate_dim: int | None,
+    truncation: str,
+    model: str | None,
+    **options: Any,
+) -> None:
+    """Encode titles: the arguments, a file or stdin, one title a line."""
+    if output is not None and output.suffix not in (".npy", ".jsonl"):
+        raise click.UsageError(f"{output}: the name has to end in .npy or .jsonl")
+    titles = _read_titles(texts, path)
+    encoder = _load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
+    vectors = encoder.encode(titles, prompt_name=prompt_name)
+    if output is None:
+        for line in _json_lines(titles, vectors):
+            click.echo(line)
+        return
+    with _replaced(output) as file:
+        if output.suffix == ".npy":
+            import numpy as np
+
+            np.save(file, vectors)
+        else:
+            file.writelines(line.encode() + b"\n" for line in _json_lines(titles, vectors))
+
+
+@main.command()
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
+@click.option("--corpus", type=click.Path(path_type=Path), help="Titles to rank, one a line; the package's own list by default.")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Titles to show.")
+@_encoder_options
+@_json_option
+def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | None, as_json: bool, **options: Any) -> None:
+    """Rank a list of job titles by their similarity to each QUERY."""
+    from jobonnx.matching import top_k
+    from jobonnx.titles import read_titles
+
+    encoder = _load(model, **options)
+    titles = list(dict.fromkeys(_read_file(corpus))) if corpus is not None else read_titles()
+    if not titles:
+        raise JobonnxError(f"{corpus} is empty; give it one title a line")
+    # One call, so that a query that stands in the corpus is computed once.
+    vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
+    scores, places = top_k(vectors[: len(queries)], vectors[len(queries) :], top)
+    found = [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
+    if as_json:
+        for query, ranked in zip(queries, found, strict=True):
+            matches = [{"title": title, "score": score} for score, title in ranked]
+            click.echo(json.dumps({"query": query, "matches": matches}, ensure_ascii=False))
+        return
+    for query, ranked in zip(queries, found, strict=True):
+        click.secho(query, bold=True)
+        for score, title in ranked:
+            click.echo(f"  {score:.3f}  {title}")
+
+
+main.add_command(evaluate)
+main.add_command(rank)
+
+
+def _load(bundle: str | None, **options: Any) -> Encoder:
+    from jobonnx.encoder import Encoder
+
+    encoder = Encoder(bundle, **options)
+    if encoder.bundle.model.note:
+        click.echo(f"note: {encoder.bundle.model.note}", err=True)
+    if encoder.graph.degraded:
+        click.echo(f"note: {encoder.variant} missed its parity tolerance at export and was kept with --allow-degraded", err=True)
+    return encoder
+
+
+def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
+    if texts and path is not None:
+        raise click.UsageError("give titles as arguments or in a --file, not both")
+    if texts:
+        return list(texts)
+    return _read_file(path) if path is not None else _lines(sys.stdin.buffer.read(), "stdin")
+
+
+def _read_file(path: Path) -> list[str]:
+    try:
+        return _lines(path.read_bytes(), str(path))
+    except OSError as error:
+        raise JobonnxError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _lines(content: bytes, name: str) -> list[str]:
+    """One title a line; a byte-order mark and Windows line ends are no part of a title, an empty line is an empty title."""
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    titles = []
+    for number, line in enumerate(lines, 1):
+        try:
+            titles.append(line.removesuffix(b"\r").decode())
+        except UnicodeDecodeError:
+            raise JobonnxError(f"{name}, line {number} is not UTF-8; convert the file, for instance with iconv") from None
+    return titles
+
+
+def _json_lines(titles: list[str], vectors: Any) -> Iterator[str]:
+    for title, vector in zip(titles, vectors, strict=True):
+        yield json.dumps({"text": title, "vector": vector.tolist()}, ensure_ascii=False)
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete, and vanishes otherwise."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+        os.replace(beside, path)
+    except OSError as error:
+        raise JobonnxError(f"{path} could not be written ({error.strerror or error})") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _steps() -> Iterator[Any]:
+    """Report steps with a spinner and their time, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+
+        def report(step: str) -> None:
+            for task in progress.tasks:
+                progress.update(task.id, total=1, completed=1)
+            progress.add_task(step, total=None)
+
+        yield report
+        for task in progress.tasks:
+            progress.update(task.id, total=1, completed=1)
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "bundle": str(bundle.folder),
+        "model": asdict(bundle.model),
+        "default_variant": bundle.default_variant,
+        "graphs": [asdict(graph) for graph in bundle.graphs],
+        "rejected": list(bundle.rejected),
+        "tools": bundle.tools,
+        "bytes": sum(entry["size"] for entry in bundle.files.values()),
+    }
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    m = bundle.model
+    revision = f" at {m.revision}" if m.revision else ""
+    click.secho(f"{bundle.folder}", bold=True)
+    click.echo(f"{m.source}{revision}: {m.dimension} dimensions, {m.pooling} pooling, at most {m.max_tokens} tokens")
+    click.echo(f"default variant: {bundle.default_variant}")
+    rows = [(g.variant, g.target, "degraded" if g.degraded else "", g.parity, []) for g in bundle.graphs]
+    rows += [(r["variant"], r["target"], "left out", r["parity"], r["missed"]) for r in bundle.rejected]
+    _print_parity(rows)
+
+
+def _print_parity(rows: list[tuple[str, str, str, dict[str, Any], list[str]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("variant", "target", "", "min cosine", "mean centred", "max |d|", "top-10 kept", "missed", box=None)
+    for variant, target, remark, p, missed in rows:
+        figures = (f"{p['min_cosine']:.6f}", f"{p['mean_centred']:.6f}", f"{p['max_abs']:.1e}", f"{p['top10_overlap']:.3f}")
+        table.add_row(variant, target, remark, *figures, "; ".join(missed))
+    Console().print(table)

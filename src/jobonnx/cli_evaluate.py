@@ -1,0 +1,211 @@
+"""`jobonnx evaluate` and `jobonnx rank`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobonnx.errors import JobonnxError
+
+if TYPE_CHECKING:
+    from jobonnx.datasets import Counts, Dataset
+    from jobonnx.evaluation import Evaluation
+    from jobonnx.scorecard import Scorecard
+
+_model_option = click.option("-m", "--model", metavar="BUNDLE", help="Bundle folder or Hub id; the bundled small model by default.")
+
+
+@click.command()
+@click.argument("datasets", nargs=-1, metavar="DATASET...")
+@_model_option
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME",
+    help="Variant to score, once or more, or 'all' that this machine can run; the bundle's default if left out. "
+    "fp32 is scored too, to compare with.",
+)
+@click.option("--run", type=click.Path(path_type=Path), help="Score this TREC run instead of a model; needs --qrels.")
+@click.option("--qrels", type=click.Path(path_type=Path), help="The judgements for --run.")
+@click.option("--json", "style", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "style", flag_value="markdown", help="Print Markdown for a model card.")
+def evaluate(
+    datasets: tuple[str, ...],
+    model: str | None,
+    variants: tuple[str, ...],
+    run: Path | None,
+    qrels: Path | None,
+    style: str | None,
+) -> None:
+    """Score variants of a bundle on retrieval sets, or score a TREC run.
+
+    A DATASET is a TalentCLEF, Avature or BEIR folder, or three files joined as a path list, queries:corpus:qrels (with
+    ; on Windows), which is how a cross-lingual set is given. NAME=DATASET names its column.
+    """
+    from jobonnx.scorecard import as_json, scorecard
+
+    if run is not None:
+        if datasets or model or variants:
+            raise click.UsageError("--run scores a file: leave out datasets, --model and --variant.")
+        if qrels is None:
+            raise click.UsageError("--run needs --qrels, the judgements to score it by.")
+        evaluation = _evaluate_run(run, qrels)
+        card = scorecard({run.name: {evaluation.name: evaluation}})
+        about: dict[str, Any] = {"run": str(run), "qrels": str(qrels), "counts": evaluation.counts.as_dict()}
+    else:
+        if qrels is not None:
+            raise click.UsageError("--qrels goes with --run; a dataset brings its own.")
+        if not datasets:
+            raise click.UsageError("name at least one dataset, or a run with --run and --qrels.")
+        sets = _read_datasets(datasets)
+        evaluations, models = _evaluate_variants(model, variants, sets)
+        card = scorecard(evaluations)
+        about = models | {"datasets": {dataset.name: _described(dataset) for dataset in sets}}
+    if style == "json":
+        click.echo(json.dumps(about | as_json(card), indent=2, allow_nan=False))
+    else:
+        _print_card(card, style)
+
+
+@click.command()
+@click.argument("queries", type=click.Path(path_type=Path))
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The TREC run to write.")
+@_model_option
+@click.option("--variant", metavar="NAME", help="Variant to rank with; the bundle's default if left out.")
+@click.option("-k", "--depth", type=click.IntRange(min=1), default=1000, show_default=True, help="Documents a query, at most.")
+@click.option("--tag", default="jobonnx", show_default=True, help="The run's tag, such as teamA_systemA.")
+@click.option("--header/--no-header", default=False, help="Begin with the header line that TalentCLEF 2025 asks for.")
+def rank(
+    queries: Path,
+    corpus: Path,
+    output: Path,
+    model: str | None,
+    variant: str | None,
+    depth: int,
+    tag: str,
+    header: bool,
+) -> None:
+    """Rank the titles of CORPUS for each title of QUERIES and write a TREC run.
+
+    Both files hold an id, a tab and a title a line, or are BEIR's .jsonl.
+    """
+    from jobonnx import Encoder
+    from jobonnx.datasets import read_titles, write_run
+    from jobonnx.evaluation import rank as ranked
+
+    asked, titles = read_titles(queries), read_titles(corpus)
+    _print_counts(str(queries), asked.counts)
+    _print_counts(str(corpus), titles.counts)
+    encoder = Encoder(model, variant=variant)
+    lines = write_run(output, ranked(encoder, asked.texts, titles.texts, depth), tag=tag, header=header)
+    click.echo(f"{output}: {lines:,} lines, {len(asked.texts):,} queries, variant {encoder.variant}", err=True)
+
+
+def _read_datasets(arguments: tuple[str, ...]) -> "list[Dataset]":
+    sets: dict[str, Dataset] = {}
+    for argument in arguments:
+        dataset = _read_dataset(argument)
+        if dataset.name in sets:
+            raise JobonnxError(f"two datasets are named {dataset.name!r}; name one, as in other={argument}.")
+        sets[dataset.name] = dataset
+        judged = len(dataset.queries) - dataset.counts.queries_without_relevant
+        click.echo(f"{dataset.name}: {judged:,} queries, {len(dataset.corpus):,} titles", err=True)
+        _print_counts(dataset.name, dataset.counts)
+    return list(sets.values())
+
+
+def _read_dataset(argument: str) -> "Dataset":
+    """A folder or three files, as `evaluate` describes; a path that exists is taken as it stands."""
+    from jobonnx.datasets import read_files, read_folder
+
+    name, path = None, argument
+    if "=" in argument and not Path(argument).exists():
+        name, path = argument.split("=", 1)
+    parts = path.split(os.pathsep)
+    if Path(path).exists() or len(parts) == 1:
+        return read_folder(path, name or None)
+    if len(parts) != 3:
+        form = os.pathsep.join(("queries", "corpus", "qrels"))
+        raise JobonnxError(f"{path} is neither a folder nor three files; give the three as {form}.")
+    queries, corpus, qrels = parts
+    return read_files(queries, corpus, qrels, name or None)
+
+
+def _evaluate_variants(
+    model: str | None, variants: tuple[str, ...], sets: "list[Dataset]"
+) -> "tuple[dict[str, dict[str, Evaluation]], dict[str, dict[str, str]]]":
+    """Evaluations by variant and dataset name, the reference first; and what was run: fingerprints, variants skipped."""
+    from rich.console import Console
+
+    from jobonnx import Bundle, Encoder
+    from jobonnx.evaluation import evaluate as evaluated
+    from jobonnx.scorecard import REFERENCE
+
+    bundle = Bundle.open(model)
+    every = "all" in variants
+    chosen = bundle.variants if every else variants or (bundle.default_variant,)
+    for variant in chosen:
+        if variant not in bundle.variants:
+            raise JobonnxError(f"the bundle has no variant {variant!r}; choose among {', '.join(bundle.variants)} or all.")
+    reference = [REFERENCE] if REFERENCE in bundle.variants else []
+    evaluations: dict[str, dict[str, Evaluation]] = {}
+    fingerprints: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    console = Console(stderr=True)
+    for variant in dict.fromkeys([*reference, *chosen]):
+        try:
+            encoder = Encoder(model, variant=variant)
+        except JobonnxError as error:
+            # A bundle may hold a variant for hardware that is not here: fp16 on a CPU, say.
+            if not every:
+                raise
+            skipped[variant] = str(error)
+            click.echo(f"{variant} skipped: {error}", err=True)
+            continue
+        fingerprints[variant] = encoder.fingerprint
+        evaluations[variant] = {}
+        for dataset in sets:
+            # Silent where stderr is no terminal.
+            with console.status(f"{variant} on {dataset.name}: {len(dataset.corpus):,} titles"):
+                evaluations[variant][dataset.name] = evaluated(encoder, dataset)
+    if not evaluations:
+        raise JobonnxError("this machine can run no variant of the bundle; the reasons are above.")
+    return evaluations, {"fingerprints": fingerprints, "skipped": skipped}
+
+
+def _evaluate_run(run: Path, qrels: Path) -> "Evaluation":
+    from jobonnx.datasets import read_qrels, read_run
+    from jobonnx.evaluation import evaluate_run
+
+    evaluation = evaluate_run(read_run(run), read_qrels(qrels), name=qrels.name)
+    _print_counts(str(run), evaluation.counts)
+    return evaluation
+
+
+def _described(dataset: "Dataset") -> dict[str, Any]:
+    counts = dataset.counts.as_dict()
+    return {"queries": len(dataset.queries), "documents": len(dataset.corpus), "counts": counts}
+
+
+def _print_counts(name: str, counts: "Counts") -> None:
+    for phrase in counts.phrases():
+        click.echo(f"{name}, {phrase}", err=True)
+
+
+def _print_card(card: "Scorecard", style: str | None) -> None:
+    from rich.console import Console
+
+    from jobonnx.scorecard import as_markdown, as_tables
+
+    if style == "markdown":
+        click.echo(as_markdown(card), nl=False)
+        return
+    # A pipe has no width: there a table is as wide as its datasets make it.
+    console = Console() if sys.stdout.isatty() else Console(width=100_000)
+    for table in as_tables(card, console.width):
+        console.print(table)

@@ -1,0 +1,241 @@
+"""The facade: a bundle, loaded; titles in, vectors out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jobonnx.bundle import TOKENIZER, Bundle, Graph
+from jobonnx.errors import JobonnxError
+from jobonnx.planner import pad, plan, unique
+from jobonnx.session import PROVIDERS, Session, is_available, open_session
+from jobonnx.tokenizer import Tokenizer
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+# Padded tokens of one batch. Enough rows for full GEMM speed, few enough that a batch's activations stay in the cache.
+TOKEN_BUDGET = 2048
+_AUTO = ("cuda", "cpu", "openvino")
+
+
+class Encoder:
+    """Job titles to vectors, on one provider in one variant. Safe to share between threads."""
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        variant: str | None = None,
+        provider: str = "auto",
+        threads: int | None = None,
+        truncation: str = "right",
+        truncate_dim: int | None = None,
+        revision: str | None = None,
+        verify: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Load a bundle.
+
+        Args:
+            bundle: folder, or Hub id of a repository that holds a bundle; None for the small model that comes with the package.
+            variant: the numerics, such as "fp32" or "int8"; None for the bundle's default. Never chosen by the machine.
+            provider: "auto", or one by name, which is then used or an error.
+            threads: threads within one run; None for what quota, affinity and physical cores allow.
+            truncation: what happens to texts over the limit: "right" or "left" cuts that end, "error" raises.
+            truncate_dim: keep the first so many components of every vector (Matryoshka) and bring the rest to unit length again.
+            revision: Hub branch, tag or commit.
+            verify: hash every file again, whatever is known of it.
+            force: allow what is known to be a bad idea: fp16 on a CPU.
+
+        Raises:
+            JobonnxError: the bundle is missing, altered or too new; it has no such variant; or the provider is not to be had.
+        """
+        self.bundle = Bundle.open(bundle, revision=revision, verify=verify)
+        self.variant = variant or self.bundle.default_variant
+        if self.variant not in self.bundle.variants:
+            raise JobonnxError(
+                f"{self.bundle.folder} has no variant {self.variant!r} (it has {', '.join(self.bundle.variants)}); "
+                f"export it: jobonnx export SOURCE -o BUNDLE --variant {self.variant}"
+            )
+        self.truncate_dim = _checked_dimension(truncate_dim, self.bundle.model.dimension)
+        name, self.graph = _choose(self.bundle, self.variant, provider, force)
+        self.tokenizer = Tokenizer(self.bundle.folder / TOKENIZER, self.bundle.model.max_tokens, truncation)
+        self.session: Session = open_session(self.bundle.folder / self.graph.path, name, threads)
+
+    @property
+    def provider(self) -> str:
+        """The provider really used."""
+        return self.session.provider
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors that `encode` gives."""
+        return self.truncate_dim or self.bundle.model.dimension
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest text in tokens, special tokens included."""
+        return self.bundle.model.max_tokens
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides a vector; see `Bundle.fingerprint`."""
+        return self.bundle.fingerprint(self.variant, self.tokenizer.truncation, self.dimension)
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+    ) -> Floats:
+        """Encode titles, as `SentenceTransformer.encode` does.
+
+        Repeated texts are computed once, and batches hold texts of similar length; rows come back in the order asked for.
+
+        Args:
+            sentences: a text, or a sequence of texts.
+            prompt_name: name of one of the model's prompts, put before every text.
+            prompt: the prompt itself, in place of a name.
+            batch_size: most rows in a batch; None leaves it to the token budget.
+            show_progress_bar: None shows it on a terminal, for long work only.
+            normalize_embeddings: unit length, for a model that does not give it anyway.
+            truncate_dim: as the constructor's, for this call.
+            token_budget: most tokens in a batch, padding included.
+
+        Returns:
+            float32 [texts, dimension], or [dimension] for a single string.
+
+        Raises:
+            TypeError: an item is not a string.
+            TooLongError: a text is over the limit and truncation is "error".
+        """
+        single = isinstance(sentences, str)
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} has to be at least 1")
+        before = self._prompt(prompt_name, prompt)
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"text {i} is {type(text).__name__}, not str")
+        distinct, places = unique([before + text for text in texts] if before else texts)
+        vectors = self.encode_tokens(
+            self.tokenizer.encode(distinct), batch_size=batch_size, show_progress_bar=show_progress_bar, token_budget=token_budget
+        )
+        dimension = _checked_dimension(truncate_dim, self.bundle.model.dimension) or self.truncate_dim
+        normalize = normalize_embeddings and not self.bundle.model.normalize
+        if dimension is not None:
+            vectors = vectors[:, :dimension]
+            normalize = normalize or self.bundle.model.normalize
+        vectors = (_unit(vectors) if normalize else vectors)[places]
+        return vectors[0] if single else vectors
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut to the limit; for callers with a schedule of their own."""
+        return self.tokenizer.encode(texts)
+
+    def encode_tokens(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = False,
+        token_budget: int = TOKEN_BUDGET,
+    ) -> Floats:
+        """Token ids, as `tokenize` gives them, to the model's whole vectors, float32 [rows, model dimension], in order."""
+        lengths = [len(row) for row in rows]
+        vectors = np.empty((len(rows), self.bundle.model.dimension), dtype=np.float32)
+        with _progress(len(rows), show_progress_bar) as advance:
+            for batch in plan(lengths, token_budget, batch_size):
+                vectors[batch] = self.encode_batch([rows[i] for i in batch])
+                advance(len(batch))
+        return vectors
+
+    def encode_batch(self, rows: Sequence[Sequence[int]]) -> Floats:
+        """Run one batch of token ids exactly as it is given: one call of the session, float32 [rows, model dimension]."""
+        ids, mask = pad(rows, self.bundle.model.pad_id)
+        return self.session.run(ids, mask)
+
+    def similarity(self, a: Floats, b: Floats) -> Floats:
+        """Cosine similarity of every vector of `a` with every one of `b`: float32 [len(a), len(b)]."""
+        a, b = (_unit(np.atleast_2d(np.asarray(x, dtype=np.float32))) for x in (a, b))
+        return a @ b.T
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        model = self.bundle.model
+        if prompt is not None:
+            return prompt
+        name = model.default_prompt_name if name is None else name
+        if name is None:
+            return ""
+        if name not in model.prompts:
+            raise ValueError(f"prompt_name={name!r} is unknown; this model has {sorted(model.prompts) or 'none'}")
+        return model.prompts[name]
+
+
+def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[str, Graph]:
+    """The provider to use, by name, and the graph for it."""
+    names = _AUTO if provider == "auto" else (provider,)
+    for name in names:
+        available = name in PROVIDERS and is_available(name)
+        if provider == "auto" and not available:
+            continue
+        graph = bundle.graph(variant, PROVIDERS[name].target) if name in PROVIDERS else None
+        if graph is not None:
+            return name, graph
+        if name == "cpu" and force and variant == "fp16":
+            return name, next(g for g in bundle.graphs if g.variant == variant)
+    targets = [g.target for g in bundle.graphs if g.variant == variant]
+    if provider != "auto" and provider not in PROVIDERS:
+        raise JobonnxError(f"provider {provider!r} is unknown; it is auto or one of {', '.join(PROVIDERS)}")
+    if variant == "fp16" and provider in ("auto", "cpu"):
+        raise JobonnxError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
+    raise JobonnxError(
+        f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
+        "pick a variant that was exported for it, or another provider"
+    )
+
+
+def _checked_dimension(wanted: int | None, full: int) -> int | None:
+    if wanted is not None and not 1 <= wanted <= full:
+        raise ValueError(f"truncate_dim={wanted} has to be between 1 and {full}")
+    return wanted
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    unit: Floats = vectors / np.maximum(lengths, np.float32(1e-12))
+    return unit
+
+
+class _progress:
+    """A progress bar on stderr: where asked for, or on a terminal when there is enough work to wait for."""
+
+    def __init__(self, total: int, show: bool | None) -> None:
+        import sys
+
+        self._bar: Any = None
+        if show or (show is None and total >= 1000 and sys.stderr.isatty()):
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            columns = ("titles", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> Any:
+        if self._bar is None:
+            return lambda rows: None
+        self._bar.start()
+        return lambda rows: self._bar.advance(self._task, rows)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

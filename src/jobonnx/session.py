@@ -1,0 +1,199 @@
+"""The one place that knows execution providers, their options and threads. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobonnx.errors import JobonnxError
+from jobonnx.planner import Integers
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider: ONNX Runtime's name for it, the graphs written for it, and what brings it."""
+
+    onnxruntime_name: str
+    target: str
+    install: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+PROVIDERS: dict[str, Provider] = {
+    "cpu": Provider("CPUExecutionProvider", "cpu", 'pip install "jobonnx[cpu]"'),
+    "openvino": Provider("OpenVINOExecutionProvider", "openvino", 'pip install "jobonnx[openvino]"'),
+    # TF32 would round fp32 inputs to 10 bits: another precision than the variant's name.
+    "cuda": Provider("CUDAExecutionProvider", "cuda", 'pip install "jobonnx[gpu]"', {"use_tf32": "0"}),
+    "tensorrt": Provider("TensorrtExecutionProvider", "tensorrt", 'pip install "jobonnx[gpu]" tensorrt-cu13'),
+    "coreml": Provider("CoreMLExecutionProvider", "coreml", 'pip install "jobonnx[cpu]" on macOS'),
+    "directml": Provider("DmlExecutionProvider", "directml", "pip install onnxruntime-directml on Windows"),
+}
+
+
+class Session:
+    """A loaded graph on one provider. `run` may be called from many threads at once."""
+
+    def __init__(self, session: Any, provider: str, threads: int) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()][:1]
+        self.provider = provider
+        self.threads = threads
+
+    def run(self, input_ids: Integers, attention_mask: Integers) -> Floats:
+        """int64 [batch, sequence] ids and mask -> the graph's first output, float32; [batch, dimension] for engine graphs."""
+        result: Floats = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+        return result
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """How many graph nodes each provider took, after optimisation, by ONNX Runtime's names."""
+        counts: dict[str, int] = {}
+        for part in self._session.get_provider_graph_assignment_info():
+            counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+        return counts
+
+
+def open_session(graph: Path, provider: str, threads: int | None = None) -> Session:
+    """Load a graph on the provider asked for, or fail: there is no fallback.
+
+    Args:
+        graph: the graph file; its external data lies beside it.
+        provider: a key of `PROVIDERS`.
+        threads: threads within one run; None for `available_threads()`.
+
+    Raises:
+        JobonnxError: no onnxruntime, two clashing ones, the provider is not there, or the graph does not load.
+    """
+    ort = import_onnxruntime()
+    wanted = _known(provider)
+    if not is_available(provider):
+        raise JobonnxError(
+            f"provider {provider!r} is not in this onnxruntime {ort.__version__} (it has {', '.join(available())}); "
+            f"install it: {wanted.install}"
+        )
+    threads = threads or available_threads()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1  # the graph is a chain: nothing to run side by side
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # Scalar kernels, slower than the Add and LayerNormalization they replace; see docs/decisions.md.
+    disabled = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"] if provider == "cpu" else []
+    names: list[Any] = [(wanted.onnxruntime_name, wanted.options)]
+    if provider != "cpu":
+        names.append("CPUExecutionProvider")  # for shape arithmetic; `Session.nodes` shows what went there
+    try:
+        session = ort.InferenceSession(str(graph), options, providers=names, disabled_optimizers=disabled)
+    except Exception as error:  # onnxruntime's own exception types are not public
+        reason = " ".join(str(error).split())[:300]
+        raise JobonnxError(f"{graph} does not load on provider {provider!r}: {reason}") from None
+    session.disable_fallback()
+    got = session.get_providers()
+    if got[0] != wanted.onnxruntime_name:
+        raise JobonnxError(
+            f"provider {provider!r} was asked for, onnxruntime gave {got[0]}; a library it needs is missing: {wanted.install}"
+        )
+    return Session(session, provider, threads)
+
+
+def available() -> list[str]:
+    """The providers that can be asked for here, by our names."""
+    return [name for name in PROVIDERS if is_available(name)]
+
+
+def is_available(provider: str) -> bool:
+    """Whether the installed onnxruntime was built with a provider. Its libraries may still be missing; loading tells."""
+    return _known(provider).onnxruntime_name in import_onnxruntime().get_available_providers()
+
+
+def _known(provider: str) -> Provider:
+    if provider not in PROVIDERS:
+        raise JobonnxError(f"provider {provider!r} is unknown; it is auto or one of {', '.join(PROVIDERS)}")
+    return PROVIDERS[provider]
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, after making sure that there is one, and one only."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    installed = []
+    for package in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"):
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    if len(installed) > 1:
+        both = " and ".join(installed)
+        raise JobonnxError(f"{both} overwrite each other; uninstall both, then install one extra of jobonnx again")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if installed:
+            raise JobonnxError(f"{installed[0]} does not import ({error}); reinstall it") from None
+        raise JobonnxError('no onnxruntime is installed; run: pip install "jobonnx[cpu]" (or [openvino], [gpu])') from None
+    if "onnxruntime-gpu" in "".join(installed) and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+    return onnxruntime
+
+
+def available_threads() -> int:
+    """Threads this process may keep busy: the least of cgroup quota, affinity mask and physical cores, and at least 1."""
+    return max(1, min(_quota(), _affinity(), _physical_cores()))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _physical_cores() -> int:
+    """Physical cores behind the allowed logical ones: hyper-threads share the units that matrix products need."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            siblings = str(cpu)
+        cores.add(siblings)
+    return len(cores)
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs the cgroup's quota grants (v2 `cpu.max`, v1 `cpu.cfs_quota_us`), rounded up; a large number without a quota."""
+    try:
+        groups = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        groups = []
+    limits = []
+    for _, controllers, path in (group for group in groups if len(group) == 3):
+        base = root if controllers == "" else root / controllers
+        folder = base / path.lstrip("/")
+        for place in (folder, *folder.parents):  # a parent's quota binds too
+            limits.extend(_read_quota(place))
+            if place == base:
+                break
+    limits.extend(_read_quota(root))  # inside a container the own group is mounted at the root
+    return min(limits, default=1 << 30)
+
+
+def _read_quota(folder: Path) -> list[int]:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return []
+    if quota in ("max", "-1") or not quota.isdigit() or not period.isdigit() or period == "0":
+        return []
+    return [max(1, -(-int(quota) // int(period)))]

@@ -1,0 +1,82 @@
+"""Measuring graphs against reference vectors, at export and again on any machine; without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
+from jobonnx.errors import JobonnxError
+from jobonnx.parity import Floats, Parity, measure, shortfalls
+from jobonnx.planner import pad
+from jobonnx.session import PROVIDERS, Session, is_available, open_session
+from jobonnx.tokenizer import Tokenizer
+
+_BATCH = 16  # rows; of mixed lengths, so that padding is part of what is measured
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What one graph measured on this machine."""
+
+    variant: str
+    target: str
+    provider: str
+    parity: Parity
+    missed: tuple[str, ...]  # what of the tolerance was missed
+
+
+def verify(bundle: Bundle) -> list[Verification]:
+    """Measure every graph of a bundle against the reference vectors it carries.
+
+    A graph for a provider that is not here is measured on the CPU provider where that can run it (fp16 can, slowly).
+    """
+    try:
+        texts = json.loads((bundle.folder / REFERENCE_TEXTS).read_text(encoding="utf-8"))
+        reference = np.load(bundle.folder / REFERENCE_VECTORS, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise JobonnxError(f"{bundle.folder}: its reference vectors cannot be read ({error}); export the bundle again") from None
+    m = bundle.model
+    rows = Tokenizer(bundle.folder / TOKENIZER, m.max_tokens).encode(texts)
+    results = []
+    for graph in bundle.graphs:
+        provider = next((name for name, p in PROVIDERS.items() if p.target == graph.target and is_available(name)), "cpu")
+        path = bundle.folder / graph.path
+        parity = measure_graph(path, rows, reference, m.pad_id, m.pooling, m.normalize, provider)
+        results.append(Verification(graph.variant, graph.target, provider, parity, tuple(shortfalls(graph.variant, parity))))
+    return results
+
+
+def measure_graph(
+    path: Path,
+    rows: Sequence[Sequence[int]],
+    reference: Floats,
+    pad_id: int,
+    pooling: str,
+    normalize: bool,
+    provider: str = "cpu",
+) -> Parity:
+    """Run token ids through a graph in shuffled batches of mixed lengths and compare with reference vectors [rows, dimension]."""
+    session = open_session(path, provider)
+    order = np.random.default_rng(0).permutation(len(rows))
+    vectors = np.empty_like(reference)
+    for start in range(0, len(rows), _BATCH):
+        batch = order[start : start + _BATCH]
+        vectors[batch] = _run(session, [rows[i] for i in batch], pad_id, pooling, normalize)
+    return measure(reference, vectors)
+
+
+def _run(session: Session, rows: Sequence[Sequence[int]], pad_id: int, pooling: str, normalize: bool) -> Any:
+    ids, mask = pad(rows, pad_id)
+    output = session.run(ids, mask)
+    if output.ndim == 2:
+        return output
+    # The portable graph gives hidden states [batch, sequence, dimension]: pool as sentence-transformers does.
+    weights = mask[:, :, None].astype(np.float32)
+    vectors = output[:, 0] if pooling == "cls" else (output * weights).sum(axis=1) / weights.sum(axis=1)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalize else vectors
