@@ -439,13 +439,13 @@ for number in range(start, 10**6):
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     chance = random.Random(0)
     for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", loop, str(index.path), path], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.1))
-        process.kill()
-        reported = int(((first + process.stdout.read()).split() or ["0"])[-1])
-        process.wait()
+        command = [sys.executable, "-c", loop, str(index.path), path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            time.sleep(chance.uniform(0, 0.1))
+            process.kill()
+            reported = int((first + process.stdout.read()).split()[-1])
         survivor = Index.open(index.path)
         assert reported <= len(survivor) <= reported + 1
         check(survivor, some(len(survivor)))

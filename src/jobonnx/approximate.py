@@ -67,7 +67,7 @@ class Approximate:
             recall = _recall(built, rows, samples, queries, exact)
             if recall >= _RECALL or probes == clusters:
                 return built, recall
-            probes = min(2 * probes, clusters)
+            probes = min(probes + 1 + probes // 4, clusters)
 
     @classmethod
     def load(cls, path: Path, probes: int) -> Self:

@@ -16,28 +16,29 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Queries and titles to a block. With 1,024 dimensions the titles are 32 MiB and the scores another 32 MiB; the product
-# ran within 5% of its best rate from 500 x 4,096 upward, and lost up to half below (OpenBLAS on 2 cores).
-BLOCK = (1024, 8192)
+# Queries and titles to a block. With 1,024 dimensions the titles are 32 MiB and the scores another 32 MiB; the product ran
+# within 5% of its best rate from 500 x 4,096 upward, and lost up to half below (OpenBLAS on 2 cores). Fewer queries get more
+# titles, as many as keep the scores at 32 MiB: on a busy machine each call of the BLAS can wait for its threads, for 10 ms.
+_QUERIES, _TITLES, _MOST_TITLES = 1024, 8192, 65536
 
 # How far a vector's squared length may be from 1. Vectors that went through float16 on the way are within it.
 _UNIT_TOLERANCE = 2e-3
 
 
-def top_k(queries: Floats, corpus: Floats, k: int, *, block: tuple[int, int] = BLOCK) -> tuple[Floats, Ints]:
+def top_k(queries: Floats, corpus: Floats, k: int, *, block: tuple[int, int] | None = None) -> tuple[Floats, Ints]:
     """The `k` titles with the highest cosine to each query, exactly.
 
     Args:
         queries: float32 [q, d], each row of unit length.
         corpus: float32 [n, d], each row of unit length; it may be a `numpy.memmap`, and is read once, front to back.
         k: titles wanted per query, at least 1; more than `n` gives `n`.
-        block: queries and titles per block. It changes the time and the memory, never the answer.
+        block: queries and titles per block, instead of those that fit. It changes time and memory, never the answer.
 
     Returns:
         Scores float32 [q, min(k, n)] and indices into `corpus` int64 [q, min(k, n)], best first. Equal scores come in
         the order of their indices, also where `k` cuts through them. A score may pass 1 by rounding.
 
-    Memory beyond the vectors: about 5 bytes for each cell of a block (42 MB as it stands) and 100 bytes for each query
+    Memory beyond the vectors: about 5 bytes for each cell of a block (42 MB without `block`) and 100 bytes for each query
     and place (100 MB for the top 100 of 10,000 queries). No matrix of queries x titles is ever made.
 
     Raises:
@@ -48,9 +49,7 @@ def top_k(queries: Floats, corpus: Floats, k: int, *, block: tuple[int, int] = B
     check_vectors(queries, "queries")
     check_shape(corpus, "corpus")
     if corpus.shape[1] != queries.shape[1]:
-        raise ValueError(
-            f"the queries have {queries.shape[1]} dimensions and the corpus {corpus.shape[1]}; they must agree"
-        )
+        raise ValueError(f"the queries have {queries.shape[1]} dimensions and the corpus {corpus.shape[1]}; they must agree")
     return search(queries, Rows([(corpus, None)], checked=False), k, block=block)
 
 
@@ -106,15 +105,17 @@ class Rows:
         return taken
 
 
-def search(queries: Floats, rows: Rows, k: int, *, block: tuple[int, int] = BLOCK) -> tuple[Floats, Ints]:
+def search(queries: Floats, rows: Rows, k: int, *, block: tuple[int, int] | None = None) -> tuple[Floats, Ints]:
     """`top_k` over the visible rows of `rows`, for queries that `check_vectors` has passed."""
     if k < 1:
         raise ValueError(f"k is {k}; ask for at least 1 title")
-    if min(block) < 1:
-        raise ValueError(f"the block is {block}; it needs at least 1 query and 1 title")
     k = min(k, rows.visible)
     if k == 0 or len(queries) == 0:
         return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    if block is None:
+        block = _QUERIES, max(_TITLES, min(_MOST_TITLES, _QUERIES * _TITLES // len(queries)))
+    if min(block) < 1:
+        raise ValueError(f"the block is {block}; it needs at least 1 query and 1 title")
     sieves = [_Sieve(queries[first : first + block[0]], rows, k) for first in range(0, len(queries), block[0])]
     # One pair of buffers for the whole search: a fresh 32 MiB per product is paid for in page faults.
     cells = min(block[0], len(queries)) * min(block[1], len(rows))
@@ -158,8 +159,8 @@ def check_shape(vectors: Floats, name: str) -> None:
 def check_vectors(vectors: Floats, name: str) -> None:
     """`check_shape`, and ValueError unless the square of each row's length is within 0.002 of 1 (so not NaN)."""
     check_shape(vectors, name)
-    for first in range(0, len(vectors), BLOCK[1]):
-        _check_unit(vectors[first : first + BLOCK[1]], name, first)
+    for first in range(0, len(vectors), _TITLES):
+        _check_unit(vectors[first : first + _TITLES], name, first)
 
 
 def _check_unit(vectors: Floats, name: str, first: int) -> None:
@@ -214,9 +215,8 @@ class _Sieve:
         """For each query, the scores and rows of its best `k`."""
         self._shrink()
         which, indices, _ = self._kept[0]
-        for query, mine in zip(
-            self.queries, np.split(indices, np.searchsorted(which, np.arange(1, len(self.queries)))), strict=True
-        ):
+        starts = np.searchsorted(which, np.arange(1, len(self.queries)))
+        for query, mine in zip(self.queries, np.split(indices, starts), strict=True):
             yield rank(query, self._rows, mine, self._k)
 
     def _raise_floors(self, which: Ints | slice, worst: Floats) -> None:
@@ -240,6 +240,5 @@ class _Sieve:
             stay[mine] = np.isin(indices[mine], best)
         self._kept = [(which[stay], indices[stay], products[stay])]
         self._count = int(np.count_nonzero(stay))
-        self._limit = (
-            self._count + len(self.queries) * self._k
-        )  # room for k more each: the number of titles about doubles in between
+        # Room for k more each. By chance, that many come while the number of titles doubles, so there are few sorts.
+        self._limit = self._count + len(self.queries) * self._k

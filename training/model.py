@@ -1,0 +1,138 @@
+"""The small XLM-RoBERTa: built fresh, grown from a shallow one, trained without padding, saved in fp16."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Normalize, Pooling, Transformer
+from torch import Tensor, nn
+from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
+
+
+def build(folder: Path, tokenizer: Path, size: dict[str, Any], max_length: int) -> SentenceTransformer:
+    """A fresh model with CLS pooling and L2 normalisation on the tokenizer saved in `tokenizer`.
+
+    `size` holds XLMRobertaConfig fields (num_hidden_layers, hidden_size, ...). The files go to `folder`, from which
+    sentence-transformers loads them.
+    """
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    words.save_pretrained(folder)
+    config = XLMRobertaConfig(
+        vocab_size=len(words),
+        max_position_embeddings=max_length + 2,  # positions start at pad_token_id + 1
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        **size,
+    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    transformer = Transformer(str(folder), max_seq_length=max_length)
+    return SentenceTransformer(
+        modules=[transformer, Pooling(config.hidden_size, pooling_mode="cls"), Normalize()], device="cpu"
+    )
+
+
+def start_as_mean(model: SentenceTransformer) -> None:
+    """Make the fresh model begin as a bag of its subwords: the CLS row starts as the mean of its tokens' vectors.
+
+    In the first layer queries and keys are near zero, so attention is uniform, and values and output are the
+    identity; the other layers add next to nothing to the residual. A contrastive loss then has something to
+    sharpen from its first step, where random layers first spend many steps on learning to average.
+    """
+    encoder = model[0].auto_model
+    with torch.no_grad():
+        for index, layer in enumerate(encoder.encoder.layer):
+            attention = layer.attention
+            attention.self.query.weight.mul_(0.5)
+            if index == 0:
+                nn.init.eye_(attention.self.value.weight)
+                nn.init.eye_(attention.output.dense.weight)
+                attention.output.dense.weight.mul_(2.0)
+            else:
+                attention.output.dense.weight.mul_(0.2)
+            layer.output.dense.weight.mul_(0.2)
+        encoder.embeddings.position_embeddings.weight.mul_(0.2)
+        encoder.embeddings.word_embeddings.weight[0].zero_()
+
+
+def _heads(states: Tensor, heads: int) -> Tensor:
+    return states.view(*states.shape[:-1], heads, -1).transpose(1, 2)
+
+
+def _padded(flat: Tensor, mask: Tensor) -> Tensor:
+    padded = flat.new_zeros(*mask.shape, flat.shape[-1])
+    padded[mask] = flat
+    return padded
+
+
+def cls_states(encoder: XLMRobertaModel, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """The last hidden state of the first token, (batch, hidden), from the encoder's own weights.
+
+    Same arithmetic as `XLMRobertaModel.forward` with two kinds of work left out: padding (linear layers and
+    LayerNorms see the real tokens alone, in one row) and, in the last layer, every row but the first.
+    """
+    config, embed = encoder.config, encoder.embeddings
+    mask = mask.bool()
+    positions = (mask.cumsum(1) + config.pad_token_id)[mask]
+    states = embed.word_embeddings(input_ids[mask]) + embed.position_embeddings(positions)
+    states = embed.dropout(embed.LayerNorm(states + embed.token_type_embeddings.weight[0]))
+    first = torch.cumsum(mask.sum(1), 0) - mask.sum(1)
+    allowed = mask[:, None, None, :]
+    last = len(encoder.encoder.layer) - 1
+    for index, layer in enumerate(encoder.encoder.layer):
+        attention, heads = layer.attention, config.num_attention_heads
+        key = _heads(_padded(attention.self.key(states), mask), heads)
+        value = _heads(_padded(attention.self.value(states), mask), heads)
+        if index == last:
+            states = states[first]
+            query = _heads(attention.self.query(states)[:, None, :], heads)
+        else:
+            query = _heads(_padded(attention.self.query(states), mask), heads)
+        dropout = config.attention_probs_dropout_prob if encoder.training else 0.0
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+        mixed = mixed.transpose(1, 2).flatten(2)
+        mixed = mixed[:, 0] if index == last else mixed[mask]
+        states = attention.output(mixed, states)
+        states = layer.output(layer.intermediate(states), states)
+    return states
+
+
+def train_unpadded(model: SentenceTransformer) -> None:
+    """Let the model's transformer run through `cls_states` while it is in training mode; saving is not touched."""
+    transformer = model[0]
+    padded_forward = transformer.forward
+
+    def forward(self: Transformer, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        if not self.training:
+            return padded_forward(features, **kwargs)
+        states = cls_states(self.auto_model, features["input_ids"], features["attention_mask"])
+        features["token_embeddings"] = states[:, None, :]
+        return features
+
+    transformer.forward = types.MethodType(forward, transformer)
+
+
+def save_half(model: SentenceTransformer, folder: Path) -> None:
+    """Write the checkpoint: fp16 safetensors, which are the model, in the folder layout of the card's model."""
+    model.half().save_pretrained(str(folder), create_model_card=False)
+    names = ("Transformer", "Pooling", "Normalize")
+    modules = [
+        {
+            "idx": index,
+            "name": str(index),
+            "path": "" if index == 0 else f"{index}_{name}",
+            "type": f"sentence_transformers.models.{name}",
+        }
+        for index, name in enumerate(names)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    settings = {"max_seq_length": model.max_seq_length, "do_lower_case": False}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "2_Normalize").mkdir(exist_ok=True)

@@ -1,0 +1,80 @@
+"""XLM-RoBERTa's tokenizer, built again from titles: SentencePiece Unigram (nmt_nfkc) in the fairseq id layout."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import sentencepiece as spm
+from tokenizers import decoders, pre_tokenizers, processors
+from transformers import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+
+
+def vary_case(text: str, rng: random.Random) -> str:
+    """The title as it might be typed elsewhere: mostly unchanged, else lower case, Title Case or a capital first."""
+    draw = rng.random()
+    if draw < 0.6:
+        return text
+    if draw < 0.75:
+        return text.lower()
+    return text.title() if draw < 0.85 else text[:1].upper() + text[1:]
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, max_length: int) -> Path:
+    """Train `pieces` ids in all on `texts` and write tokenizer.json and its kin to `folder`.
+
+    Built as XLM-R's was: SentencePiece's own nmt_nfkc normaliser, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2,
+    <unk> 3, then the pieces in SentencePiece's order, and <mask> last. Returns the SentencePiece model's path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    corpus = folder / "titles.txt"
+    corpus.write_text("\n".join(vary_case(text, rng) for text in texts), encoding="utf-8")
+    spm.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        model_type="unigram",
+        vocab_size=pieces - 2,  # <pad> and <mask> are added below
+        character_coverage=0.9999,
+        normalization_rule_name="nmt_nfkc",
+        input_sentence_size=0,
+        max_sentencepiece_length=16,
+        num_threads=2,
+        minloglevel=2,
+    )
+    corpus.unlink()
+    model = folder / "sentencepiece.bpe.model"
+    slow = XLMRobertaTokenizer(vocab_file=str(model))
+    fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
+    fast.save_pretrained(folder)
+    return model
+
+
+def _convert(slow: XLMRobertaTokenizer):  # noqa: ANN202 - tokenizers.Tokenizer
+    from transformers.convert_slow_tokenizer import convert_slow_tokenizer
+
+    tokenizer = convert_slow_tokenizer(slow)
+    # The published tokenizer.json has Metaspace alone; the converter puts WhitespaceSplit before it.
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def subword_sampler(model: Path, alpha: float, seed: int) -> Callable[[str], list[int]]:
+    """A function from text to token ids, special ones included, that draws one segmentation by Unigram sampling.
+
+    Subword regularisation (Kudo 2018): `alpha` smooths the distribution, 0 being uniform. Ids are XLM-R's, which are
+    SentencePiece's plus one.
+    """
+    spm.set_random_generator_seed(seed)
+    processor = spm.SentencePieceProcessor(model_file=str(model))
+
+    def encode(text: str) -> list[int]:
+        ids = processor.encode(text, enable_sampling=True, alpha=alpha, nbest_size=-1)
+        return [0, *(index + 1 if index else 3 for index in ids), 2]
+
+    return encode
