@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +51,8 @@ class Hub:
     address: str
     home: Path  # HF_HOME of the processes that `run` starts
     repositories: dict[str, Repository] = field(default_factory=dict)
-    downloads: list[str] = field(default_factory=list)  # paths of files that were sent whole or in part
+    downloads: list[str] = field(default_factory=list)  # paths of the files that were sent
+    on_download: Callable[[str], None] = lambda name: None  # called after a file was sent
 
     def push(self, name: str, content: Path | Files, branch: str = "main") -> str:
         """Commit a folder's files (or a mapping of path to bytes) to a repository; return the commit."""
@@ -142,9 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
         if asked and body:
             status, start = 206, int(asked[1])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        if body:
-            self.server.hub.downloads.append(name)  # type: ignore[attr-defined]
         self._send(status, data[start:], headers, body)
+        if body:
+            hub: Hub = self.server.hub  # type: ignore[attr-defined]
+            hub.downloads.append(name)
+            hub.on_download(name)
 
     def _fail(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps({"error": message}).encode()

@@ -96,7 +96,10 @@ def cls_states(encoder: XLMRobertaModel, input_ids: Tensor, mask: Tensor) -> Ten
         else:
             query = _heads(_padded(attention.self.query(states), mask), heads)
         dropout = config.attention_probs_dropout_prob if encoder.training else 0.0
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+        # Written out: on a CPU the fused kernel's backward pass takes longer than the rest of a step this small.
+        scores = (query @ key.transpose(2, 3)) / query.shape[-1] ** 0.5
+        weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1).to(value.dtype)
+        mixed = nn.functional.dropout(weights, dropout) @ value
         mixed = mixed.transpose(1, 2).flatten(2)
         mixed = mixed[:, 0] if index == last else mixed[mask]
         states = attention.output(mixed, states)

@@ -82,7 +82,7 @@ SMALL = Recipe(
         "hidden_size": 256,
         "num_attention_heads": 4,
         "intermediate_size": 1024,
-        "hidden_dropout_prob": 0.05,
+        "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     },
     pieces=12_000,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobonnx.errors import JobonnxError
-from jobonnx.hub import hub_call
+from jobonnx.hub import UNREACHABLE, hub_call
 
 DEFAULT = "pj-mathematician/JobBGE-m3"
-_WANTED = ["*.json", "*/config.json", "*.safetensors", "pytorch_model.bin", "0_*/*"]
+_SETTINGS = ["*.json", "*/config.json"]
+_WEIGHTS = ["model*.safetensors", "0_*/model*.safetensors"]  # a "*" of the Hub's patterns takes slashes too
+_OLDER_WEIGHTS = ["pytorch_model.bin", "0_*/pytorch_model.bin"]
 _UNWANTED = ["onnx/*", "openvino/*"]
 
 
@@ -36,34 +38,17 @@ def locate(source: str, revision: str | None) -> Source:
     if folder.exists() or source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise JobonnxError(f"{source}: no such folder; give a checkpoint folder or a Hub id such as {DEFAULT}")
 
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    what = f"{source} at revision {revision}" if revision else source
-    try:
-        # The commit first, so that a push during the download cannot mix two revisions.
-        files = hub_call(what, HfApi().model_info, source, revision=revision)
-        has_safetensors = any(entry.rfilename.endswith(".safetensors") for entry in files.siblings or [])
-        unwanted = [*_UNWANTED, *(["*.bin"] if has_safetensors else [])]
-        local = hub_call(what, snapshot_download, source, revision=files.sha, allow_patterns=_WANTED, ignore_patterns=unwanted)
-        return Source(Path(local), source, files.sha)
-    except (OfflineModeIsEnabled, JobonnxError) as error:
-        cached = _cached(source, revision)
-        if cached is None:
-            if isinstance(error, OfflineModeIsEnabled):
-                raise JobonnxError(f"{what}: the Hub is off (HF_HUB_OFFLINE) and no copy is cached; go online once") from None
-            raise
-        return cached
-    except LocalEntryNotFoundError:
-        raise JobonnxError(f"{what}: the Hub cannot be reached and no copy is cached; check the network") from None
-
-
-def _cached(source: str, revision: str | None) -> Source | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    what = f"{source} at revision {revision}" if revision else source
     try:
-        folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        return None
-    return Source(folder, source, folder.name)
+        wanted = {"allow_patterns": [*_SETTINGS, *_WEIGHTS], "ignore_patterns": _UNWANTED}
+        # Resolves the revision once, remembers what it stood for, and takes the cached copy where the Hub cannot be reached.
+        local = Path(hub_call(what, snapshot_download, source, revision=revision, **wanted))
+        if not any(local.rglob("model*.safetensors")):
+            # By the commit, so that a push in between cannot mix two revisions.
+            hub_call(what, snapshot_download, source, revision=local.name, allow_patterns=_OLDER_WEIGHTS)
+    except LocalEntryNotFoundError:
+        raise JobonnxError(UNREACHABLE.format(what)) from None
+    return Source(local, source, local.name)
