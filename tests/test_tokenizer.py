@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -114,21 +114,16 @@ def test_lone_surrogates_become_the_replacement_character(lone: str, mended: str
     assert real.encode([lone, "Koch"]) == real.encode([mended, "Koch"])
 
 
-def text_of(tokens: int) -> str:
-    """So many tokens with the small tokenizer, special ones included."""
-    return " ".join(["Koch"] * (tokens - 2))
-
-
 @pytest.fixture(scope="module")
-def one_token_word(checkpoint: Path) -> None:
-    """What `text_of` stands on."""
-    rows = Tokenizer(checkpoint / "tokenizer.json", 100).encode([text_of(16), text_of(17)])
-    assert [len(row) for row in rows] == [16, 17]
+def text_of(small: Tokenizer) -> Callable[[int], str]:
+    """Makes a text of so many tokens with the small tokenizer, special ones included."""
+    words = (piece[1:] for piece in sorted(tokenizers.Tokenizer.from_file(str(small.path)).get_vocab()) if piece[:1] == "▁")
+    word = next(word for word in words if word.isalpha() and len(small.encode([word])[0]) == 3)
+    return lambda tokens: " ".join([word] * (tokens - 2))
 
 
-@pytest.mark.usefixtures("one_token_word")
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_cuts_one_end_of_what_is_past_the_limit(side: str, checkpoint: Path) -> None:
+def test_cuts_one_end_of_what_is_past_the_limit(side: str, checkpoint: Path, text_of: Callable[[int], str]) -> None:
     texts = [text_of(15), text_of(16), f"Bäcker {text_of(17)} Pilot", "Bäcker " * 1000]
     peer = transformers_tokenizer(checkpoint)
     peer.truncation_side = side
@@ -139,21 +134,20 @@ def test_cuts_one_end_of_what_is_past_the_limit(side: str, checkpoint: Path) -> 
     assert rows[2][1:-1] == (whole[:14] if side == "right" else whole[-14:])
 
 
-@pytest.mark.usefixtures("one_token_word")
-def test_truncation_error_takes_the_limit_and_refuses_one_past_it(checkpoint: Path) -> None:
+def test_truncation_error_takes_the_limit_and_refuses_one_past_it(checkpoint: Path, text_of: Callable[[int], str]) -> None:
     tokenizer = Tokenizer(checkpoint / "tokenizer.json", 16, "error")
     assert [len(row) for row in tokenizer.encode(["", text_of(16)])] == [2, 16]
     with pytest.raises(TooLongError, match=r"text 2 has 17 tokens, the limit is 16"):
         tokenizer.encode(["", text_of(16), text_of(17)])
 
 
-def test_with_limit_changes_the_limit_only(small: Tokenizer) -> None:
+def test_with_limit_changes_the_limit_only(small: Tokenizer, text_of: Callable[[int], str]) -> None:
     text = text_of(300)
     assert [len(t.encode([text])[0]) for t in (small.with_limit(8), small, small.with_limit(1000))] == [8, 16, 300]
     assert Tokenizer(small.path, 16, "left").with_limit(8).truncation == "left"
 
 
-def test_padding_and_limit_baked_into_the_file_are_ignored(small: Tokenizer, tmp_path: Path) -> None:
+def test_padding_and_limit_baked_into_the_file_are_ignored(small: Tokenizer, text_of: Callable[[int], str], tmp_path: Path) -> None:
     baked = tokenizers.Tokenizer.from_file(str(small.path))
     baked.enable_padding(length=64, pad_id=1, pad_token="<pad>")
     baked.enable_truncation(4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ import numpy as np
 from jobonnx.errors import JobonnxError
 
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-_PREFIXES = ("roberta.", "model.")
+_PREFIX = "roberta."  # of tensor names in a checkpoint that was saved with a head on top
+# All names that sentence-transformers has had for one file.
+_SETTINGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
     if limit is None:
         limit = _read_json(transformer / "tokenizer_config.json", required=False).get("model_max_length") or architecture.longest
         limit = min(int(limit), architecture.longest)
-    if not 3 <= limit <= architecture.longest:
+    if not isinstance(limit, int) or not 3 <= limit <= architecture.longest:
         raise JobonnxError(
             f"{folder}: max_seq_length {limit} does not fit the {architecture.longest} usable positions; "
             "mend sentence_bert_config.json"
@@ -142,35 +145,41 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
     )
 
 
-def _read_json(path: Path, required: bool = True) -> Any:
+def _read_json(path: Path, required: bool = True, kind: type = dict) -> Any:
     if not path.is_file():
         if required:
             raise JobonnxError(f"{path} is missing; the checkpoint is incomplete, download it again")
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise JobonnxError(f"{path} is not valid JSON ({error}); download it again") from None
+    if not isinstance(content, kind):
+        raise JobonnxError(f"{path} is not what it should be, a JSON {'object' if kind is dict else 'array'}; download it again")
+    return content
 
 
 def _read_modules(folder: Path) -> tuple[Path, str, bool, int | None]:
     """modules.json -> (transformer folder, pooling, whether vectors are normalised, length limit or None)."""
-    modules = _read_json(folder / "modules.json")
-    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    modules = _read_json(folder / "modules.json", kind=list)
+    try:
+        types = [str(module["type"]) for module in modules]
+        places = [folder / module["path"] for module in modules]
+    except (KeyError, TypeError):
+        raise JobonnxError(f"{folder / 'modules.json'}: a module without type or path; download it again") from None
+    # A module of the checkpoint's own keeps its whole name, whatever it is called.
+    kinds = [name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name for name in types]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise JobonnxError(
             f"{folder / 'modules.json'}: modules {kinds} are not supported; jobonnx runs Transformer, Pooling and Normalize, "
             "in that order"
         )
-    transformer = folder / modules[0]["path"]
-    options = _read_json(transformer / "sentence_bert_config.json", required=False)
+    transformer = places[0]
+    path = next((transformer / name for name in _SETTINGS if (transformer / name).is_file()), transformer / _SETTINGS[0])
+    options = _read_json(path, required=False)
     if options.get("do_lower_case"):
-        raise JobonnxError(
-            f"{transformer / 'sentence_bert_config.json'}: do_lower_case: true is not supported; lower-case the texts yourself "
-            "or set it to false"
-        )
-    pooling = _read_pooling(folder / modules[1]["path"] / "config.json")
-    return transformer, pooling, len(kinds) == 3, options.get("max_seq_length")
+        raise JobonnxError(f"{path}: do_lower_case: true is not supported; lower-case the texts yourself or set it to false")
+    return transformer, _read_pooling(places[1] / "config.json"), len(kinds) == 3, options.get("max_seq_length")
 
 
 def _read_pooling(path: Path) -> str:
@@ -204,7 +213,7 @@ def _read_architecture(path: Path) -> Architecture:
                 f"{path}: {key} {config.get(key)!r} is not supported; jobonnx runs XLM-RoBERTa encoders ({allowed[0]!r})"
             )
     try:
-        return Architecture(
+        architecture = Architecture(
             layers=int(config["num_hidden_layers"]),
             hidden=int(config["hidden_size"]),
             heads=int(config["num_attention_heads"]),
@@ -216,12 +225,18 @@ def _read_architecture(path: Path) -> Architecture:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise JobonnxError(f"{path}: {error} is missing or not a number; download the checkpoint again") from None
+    if architecture.heads < 1 or architecture.hidden % architecture.heads:
+        raise JobonnxError(
+            f"{path}: hidden_size {architecture.hidden} does not divide into {architecture.heads} num_attention_heads; "
+            "download the checkpoint again"
+        )
+    return architecture
 
 
 def _tensor_reader(folder: Path, architecture: Architecture) -> Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]:
     """Check names and shapes of every tensor now, without reading values, and return a reader of one tensor at a time."""
     shapes, read = _open_weights(folder)
-    prefix = next((p for p in _PREFIXES if f"{p}embeddings.word_embeddings.weight" in shapes), "")
+    prefix = _PREFIX if f"{_PREFIX}embeddings.word_embeddings.weight" in shapes else ""
     for name, shape in tensor_shapes(architecture).items():
         found = shapes.get(prefix + name)
         if found is None:
@@ -235,10 +250,12 @@ def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[s
     import torch
     from safetensors import SafetensorError, safe_open
 
+    # The order that transformers looks in: the reference must hold the same tensors.
+    files = [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
-    files = sorted({folder / name for name in _read_json(index)["weight_map"].values()}) if index.is_file() else []
-    if not files and (folder / "model.safetensors").is_file():
-        files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        names = _read_json(index, required=False).get("weight_map", {})
+        files = sorted({folder / str(name) for name in names.values()})
     if files:
         shapes: dict[str, tuple[int, ...]] = {}
         owner: dict[str, Any] = {}
@@ -255,8 +272,10 @@ def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[s
     if not path.is_file():
         raise JobonnxError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there; download the checkpoint again")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files from before torch 1.6 are no zip files, and cannot be mapped.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        shapes = {str(name): tuple(tensor.shape) for name, tensor in state.items()}
     except Exception as error:  # torch raises its own zoo: UnpicklingError, RuntimeError, EOFError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobonnxError(f"{path} cannot be loaded as plain weights ({reason}); convert it to safetensors") from None
-    return {name: tuple(t.shape) for name, t in state.items()}, lambda name: state[name].float().numpy()
+    return shapes, lambda name: state[name].float().numpy()

@@ -264,6 +264,7 @@ def _portable(work: Work) -> Graph:
         export_portable(work.checkpoint.transformer, Path(temporary))
         (work.folder / "onnx").mkdir()
         for path in Path(temporary).glob("model.onnx*"):
+            path.chmod(0o644)  # optimum leaves external data readable by its owner alone
             path.rename(work.folder / "onnx" / path.name)
     return _measured(work, "fp32", "portable", work.folder / "onnx" / "model.onnx", "fp32")
 

@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from jobonnx_export.checkpoint import Checkpoint
+from jobonnx_export.checkpoint import Architecture, Checkpoint
 
-_OPSET = 17
-_MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: attention, exact GELU and integer GEMM, each one kernel
+_OPSET = 20
+_MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: attention and integer GEMM, each one kernel
 _IR_VERSION = 10
 _INLINE_BYTES = 1024  # smaller tensors stay in the graph file, where ONNX Runtime folds constants
 _ALIGNMENT = 4096  # of each tensor in the data file: a page, so that it can be memory-mapped
@@ -82,6 +82,7 @@ def write_graph(
     checkpoint: Checkpoint,
     path: Path,
     *,
+    plain: bool = False,
     half: bool = False,
     half_embeddings: bool = False,
     int8: dict[str, Int8Linear] | None = None,
@@ -92,6 +93,7 @@ def write_graph(
     Args:
         checkpoint: where the tensors come from; each is read once and never kept.
         path: the graph file to write.
+        plain: standard ONNX operators only, for compilers that know no others (OpenVINO, TensorRT).
         half: run the encoder in float16. LayerNorm computes in float32 inside its kernel; pooling and the norm are float32.
         half_embeddings: store the word embeddings as float16 and compute with them in float32.
         int8: linear layers to run in int8, by module name; those not named stay in float.
@@ -169,14 +171,13 @@ def write_graph(
                 x = g.op("Gather", x, first, axis=0)
             queries = linear(x, f"{layer}.attention.self.query")
             queries = g.op("Unsqueeze", queries, g.ints(1)) if only_cls else g.op("Gather", queries, place, axis=0)
-            attended = g.op(
-                "MultiHeadAttention", queries, keys, values, "", mask, domain=_MICROSOFT, num_heads=a.heads, mask_filter_value=-1e4
-            )
+            attend = _plain_attention if plain else _attention
+            attended = attend(g, queries, keys, values, mask, a, real)
             attended = g.op("Reshape", attended, g.ints(-1, a.hidden))
             if not only_cls:
                 attended = g.op("Gather", attended, flat, axis=0)
             x = norm(g.op("Add", linear(attended, f"{layer}.attention.output.dense"), x), f"{layer}.attention.output.LayerNorm")
-            inner = g.op("Gelu", linear(x, f"{layer}.intermediate.dense"), domain=_MICROSOFT)
+            inner = g.op("Gelu", linear(x, f"{layer}.intermediate.dense"))  # the exact one, with erf
             x = norm(g.op("Add", linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
 
         if half:
@@ -202,6 +203,30 @@ def write_graph(
     path.write_bytes(model.SerializeToString())
 
 
+_MASKED = -1e4  # added to the scores of padding: exp gives exactly 0, and float16 can hold it
+
+
+def _attention(g: _Graph, queries: str, keys: str, values: str, mask: str, a: Architecture, real: Any) -> str:
+    return g.op(
+        "MultiHeadAttention", queries, keys, values, "", mask, domain=_MICROSOFT, num_heads=a.heads, mask_filter_value=_MASKED
+    )
+
+
+def _plain_attention(g: _Graph, queries: str, keys: str, values: str, mask: str, a: Architecture, real: Any) -> str:
+    width = a.hidden // a.heads
+    split = g.ints(0, -1, a.heads, width)
+    q = g.op("Transpose", g.op("Reshape", queries, split), perm=[0, 2, 1, 3])
+    k = g.op("Transpose", g.op("Reshape", keys, split), perm=[0, 2, 3, 1])
+    v = g.op("Transpose", g.op("Reshape", values, split), perm=[0, 2, 1, 3])
+    scores = g.op("Mul", g.op("MatMul", q, k), g.const("1/sqrt(width)", np.array(1 / np.sqrt(width), real)))
+    padding = g.op("Sub", g.const("one", np.array(1, np.int32)), g.op("Unsqueeze", mask, g.ints(1, 2)))
+    padding = g.op(
+        "Mul", g.op("Cast", padding, to=helper.np_dtype_to_tensor_dtype(np.dtype(real))), g.const("masked", np.array(_MASKED, real))
+    )
+    shares = g.op("Softmax", g.op("Add", scores, padding), axis=-1)
+    return g.op("Reshape", g.op("Transpose", g.op("MatMul", shares, v), perm=[0, 2, 1, 3]), g.ints(0, -1, a.hidden))
+
+
 def _mean(g: _Graph, x: str, place: str, mask: str) -> str:
     """Mean over the real tokens of each title: packed rows [tokens, hidden] -> [batch, hidden]."""
     weights = g.op("Unsqueeze", g.op("Cast", mask, to=TensorProto.FLOAT), g.ints(2))
@@ -213,7 +238,7 @@ def _int8_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: 
     """U8 activations with one scale a row, S8 weights with one scale a column: no row's result depends on another row."""
     if layer.smooth is not None:
         x = g.op("Mul", x, g.const(f"{name}.smooth", layer.smooth.astype(np.float32)))
-    largest = g.op("ReduceMax", g.op("Abs", x), axes=[1], keepdims=1)
+    largest = g.op("ReduceMax", g.op("Abs", x), g.ints(1), keepdims=1)
     # An all-zero row has scale 0 and would give 0 / 0; any positive scale makes it zeros.
     scale = g.op(
         "Max", g.op("Mul", largest, g.const("1/127", np.array(1 / 127, np.float32))), g.const("tiny", np.array(_TINY, np.float32))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -230,17 +231,18 @@ def _stamps_path(bundle: Bundle) -> Path:
 def _read_stamps(bundle: Bundle) -> dict[str, list[int]]:
     try:
         stamps = json.loads(_stamps_path(bundle).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home, as in some containers
         return {}
     return stamps if isinstance(stamps, dict) else {}
 
 
 def _write_stamps(bundle: Bundle, stamps: dict[str, list[int]]) -> None:
-    path = _stamps_path(bundle)
-    beside = path.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError, RuntimeError):  # a read-only home, or none, costs the next load a hash, nothing else
+        path = _stamps_path(bundle)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(stamps), encoding="utf-8")
-        os.replace(beside, path)
-    except OSError:  # a read-only home costs the next load a hash, nothing else
-        beside.unlink(missing_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        try:
+            beside.write_text(json.dumps(stamps), encoding="utf-8")
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)

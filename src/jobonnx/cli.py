@@ -319,6 +319,7 @@ def _print_bundle(bundle: Bundle) -> None:
     click.secho(f"{bundle.folder}", bold=True)
     click.echo(f"{m.source}{revision}: {m.dimension} dimensions, {m.pooling} pooling, at most {m.max_tokens} tokens")
     click.echo(f"default variant: {bundle.default_variant}")
+    rows: list[tuple[str, str, str, dict[str, Any], list[str]]]
     rows = [(g.variant, g.target, "degraded" if g.degraded else "", g.parity, []) for g in bundle.graphs]
     rows += [(r["variant"], r["target"], "left out", r["parity"], r["missed"]) for r in bundle.rejected]
     _print_parity(rows)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +19,27 @@ def download_bundle(repository: str, revision: str | None = None) -> Path:
     Raises:
         JobonnxError: it holds no bundle, does not exist, or cannot be reached.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     from jobonnx.bundle import MANIFEST
 
-    with_revision = f"{repository} at revision {revision}" if revision else repository
+    what = f"{repository} at revision {revision}" if revision else repository
     try:
-        manifest = hub_call(with_revision, hf_hub_download, repository, MANIFEST, revision=revision)
-    except (EntryNotFoundError, LocalEntryNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            raise JobonnxError(UNREACHABLE.format(with_revision)) from None
-        raise JobonnxError(
-            f"{with_revision} holds a checkpoint, not a bundle; export it first: jobonnx export {repository} -o BUNDLE"
-        ) from None
-    # The manifest's commit pins the rest: a push in between cannot mix two exports.
-    commit = Path(manifest).parent.name
-    folder = hub_call(with_revision, snapshot_download, repository, revision=commit)
-    return Path(folder)
+        # Not hf_hub_download, which tries a dead network for 20 seconds before it looks into the cache.
+        folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=[MANIFEST]))
+        if not (folder / MANIFEST).is_file():
+            raise JobonnxError(f"{what} holds a checkpoint, not a bundle; export it first: jobonnx export {repository} -o BUNDLE")
+        # The manifest's commit pins the rest: a push in between cannot mix two exports.
+        hub_call(what, snapshot_download, repository, revision=folder.name)
+    except LocalEntryNotFoundError:
+        raise JobonnxError(UNREACHABLE.format(what)) from None
+    return folder
 
 
 def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a huggingface_hub function and turn its failures into one sentence. Missing files are left to the caller."""
+    """Call a huggingface_hub function and turn its failures into one sentence, all but LocalEntryNotFoundError: nothing cached."""
     from huggingface_hub.errors import (
-        EntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
@@ -49,8 +49,9 @@ def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
     )
 
     try:
-        return call(*arguments, **options)
-    except (EntryNotFoundError, LocalEntryNotFoundError):
+        with _silent_in_a_pipe():
+            return call(*arguments, **options)
+    except LocalEntryNotFoundError:
         raise
     except GatedRepoError:
         raise JobonnxError(f"{what} is gated; accept its terms on the Hub and log in with: hf auth login") from None
@@ -61,6 +62,21 @@ def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
     except (HfHubHTTPError, OSError, *_httpx_errors()) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise JobonnxError(f"{what} could not be downloaded ({reason}); check the network and try again") from None
+
+
+@contextmanager
+def _silent_in_a_pipe() -> Iterator[None]:
+    """huggingface_hub draws its progress bars even where nobody watches."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _httpx_errors() -> tuple[type[Exception], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Provider:
 
 PROVIDERS: dict[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", "cpu", 'pip install "jobonnx[cpu]"'),
-    "openvino": Provider("OpenVINOExecutionProvider", "openvino", 'pip install "jobonnx[openvino]"'),
+    "openvino": Provider("OpenVINOExecutionProvider", "openvino", 'pip install "jobonnx[openvino]" on a machine with an Intel CPU'),
     # TF32 would round fp32 inputs to 10 bits: another precision than the variant's name.
     "cuda": Provider("CUDAExecutionProvider", "cuda", 'pip install "jobonnx[gpu]"', {"use_tf32": "0"}),
     "tensorrt": Provider("TensorrtExecutionProvider", "tensorrt", 'pip install "jobonnx[gpu]" tensorrt-cu13'),
@@ -85,9 +86,13 @@ def open_session(graph: Path, provider: str, threads: int | None = None) -> Sess
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # Scalar kernels, slower than the Add and LayerNormalization they replace; see docs/decisions.md.
     disabled = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"] if provider == "cpu" else []
-    names: list[Any] = [(wanted.onnxruntime_name, wanted.options)]
+    names: list[Any] | None = [(wanted.onnxruntime_name, wanted.options)]
     if provider != "cpu":
         names.append("CPUExecutionProvider")  # for shape arithmetic; `Session.nodes` shows what went there
+    if provider == "openvino" and (devices := _openvino_devices(ort)):
+        # A plug-in's devices are added to the options. Without num_of_threads it ran at less than half its speed.
+        options.add_provider_for_devices(devices, {"num_of_threads": str(threads)})
+        names = None
     try:
         session = ort.InferenceSession(str(graph), options, providers=names, disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's own exception types are not public
@@ -108,8 +113,29 @@ def available() -> list[str]:
 
 
 def is_available(provider: str) -> bool:
-    """Whether the installed onnxruntime was built with a provider. Its libraries may still be missing; loading tells."""
-    return _known(provider).onnxruntime_name in import_onnxruntime().get_available_providers()
+    """Whether the installed onnxruntime has a provider, built in or as a plug-in that finds a device here.
+
+    Libraries that it needs may still be missing; loading tells.
+    """
+    ort = import_onnxruntime()
+    built_in = _known(provider).onnxruntime_name in ort.get_available_providers()
+    return built_in or (provider == "openvino" and bool(_openvino_devices(ort)))
+
+
+@cache
+def _openvino_devices(ort: Any) -> list[Any]:
+    """The CPU devices of the plug-in onnxruntime-ep-openvino, registered once; none without it, or on a CPU it does not take.
+
+    It takes Intel's CPUs only: on an AMD EPYC it registered and offered no device (1.8.1).
+    """
+    try:
+        import onnxruntime_ep_openvino as plugin
+    except ImportError:
+        return []
+    name = PROVIDERS["openvino"].onnxruntime_name
+    ort.register_execution_provider_library(name, plugin.get_library_path())
+    cpu = ort.OrtHardwareDeviceType.CPU
+    return [d for d in ort.get_ep_devices() if d.ep_name.startswith(name) and d.device.type == cpu]
 
 
 def _known(provider: str) -> Provider:

@@ -39,7 +39,7 @@ def verify(bundle: Bundle) -> list[Verification]:
     try:
         texts = json.loads((bundle.folder / REFERENCE_TEXTS).read_text(encoding="utf-8"))
         reference = np.load(bundle.folder / REFERENCE_VECTORS, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise JobonnxError(f"{bundle.folder}: its reference vectors cannot be read ({error}); export the bundle again") from None
     m = bundle.model
     rows = Tokenizer(bundle.folder / TOKENIZER, m.max_tokens).encode(texts)

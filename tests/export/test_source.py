@@ -21,7 +21,7 @@ found = locate(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
 files = sorted(path.relative_to(found.folder).as_posix() for path in found.folder.rglob("*") if path.is_file())
 print(json.dumps({"name": found.name, "revision": found.revision, "files": files}))
 """
-SETTINGS = {name: b"{}" for name in ("config.json", "modules.json", "tokenizer.json", "1_Pooling/config.json")}
+SETTINGS = {name: name.encode() for name in ("config.json", "modules.json", "tokenizer.json", "1_Pooling/config.json")}
 CHECKPOINT = SETTINGS | {"model.safetensors": b"tensors"}
 UNUSED = {"onnx/model.onnx": b"graph", "onnx/config.json": b"{}", "README.md": b"card", "pytorch_model.bin": b"the same again"}
 CLI = "from jobonnx.cli import main; main()"

@@ -1,0 +1,227 @@
+"""Providers, wheels and threads: what is asked for is what runs, or an error."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from jobonnx import JobonnxError, session
+from jobonnx.session import PROVIDERS, _quota, available, available_threads, import_onnxruntime, is_available, open_session
+
+NO_QUOTA = 1 << 30
+
+
+@pytest.fixture
+def graph(bundle: Path) -> Path:
+    return bundle / "engine" / "int8-cpu.onnx"
+
+
+def test_runs_arrays_to_arrays_and_shows_what_took_the_nodes(graph: Path) -> None:
+    opened = open_session(graph, "cpu", threads=2)
+    ids = np.array([[0, 9, 2], [0, 2, 1]], dtype=np.int64)
+    vectors = opened.run(ids, (ids != 1).astype(np.int64))
+    assert vectors.shape == (2, 128)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
+    assert opened.provider == "cpu"
+    assert list(opened.nodes) == ["CPUExecutionProvider"]
+    assert opened.nodes["CPUExecutionProvider"] > 50
+
+
+def test_threads_are_as_asked_or_as_many_as_this_process_may_use(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = open_session(graph, "cpu", threads=3)
+    assert asked.threads == asked._session.get_session_options().intra_op_num_threads == 3
+    monkeypatch.setattr(session, "available_threads", lambda: 5)
+    found = open_session(graph, "cpu")
+    assert found.threads == found._session.get_session_options().intra_op_num_threads == 5
+
+
+def test_an_unknown_provider_is_named_with_those_there_are() -> None:
+    with pytest.raises(JobonnxError, match=r"provider 'cdua' is unknown; it is auto or one of cpu, openvino, cuda"):
+        open_session(Path("any.onnx"), "cdua")
+
+
+@pytest.mark.parametrize(
+    ("provider", "install"),
+    [("openvino", r"jobonnx\[openvino\]"), ("cuda", r"jobonnx\[gpu\]"), ("tensorrt", "tensorrt"), ("coreml", "macOS")],
+)
+def test_a_provider_that_is_not_installed_says_what_to_install(
+    provider: str, install: str, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert available() == ["cpu"]
+    assert not is_available(provider)
+    with pytest.raises(JobonnxError, match=rf"provider '{provider}' is not in this onnxruntime .*\(it has cpu\); .*{install}"):
+        open_session(graph, provider)
+
+
+def test_a_provider_that_onnxruntime_replaces_in_silence_is_an_error(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class FallenBack:
+        """What InferenceSession does where libcudnn is missing: a warning, and the CPU."""
+
+        def __init__(self, path: str, options: Any, providers: list[Any], **rest: Any) -> None:
+            asked.extend(providers)
+
+        def disable_fallback(self) -> None:
+            pass
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    with pytest.raises(JobonnxError, match=r"'cuda' was asked for, onnxruntime gave CPUExecutionProvider; .*jobonnx\[gpu\]"):
+        open_session(graph, "cuda")
+    assert asked[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph"])
+def test_a_broken_graph_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(JobonnxError, match=r"broken\.onnx does not load on provider 'cpu'") as caught:
+        open_session(path, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def wheels(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:
+    """Pretend that these wheels, and no others, are installed."""
+
+    def version(package: str) -> str:
+        try:
+            return installed[package.replace("-", "_")]
+        except KeyError:
+            raise importlib.metadata.PackageNotFoundError(package) from None
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+def test_two_wheels_of_onnxruntime_clash(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels(monkeypatch, onnxruntime="1.32.0", onnxruntime_gpu="1.31.1")
+    with pytest.raises(JobonnxError, match=r"onnxruntime 1\.32\.0 and onnxruntime-gpu 1\.31\.1 overwrite each other; uninstall"):
+        import_onnxruntime()
+
+
+def test_no_onnxruntime_names_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(JobonnxError, match=r'no onnxruntime is installed; run: pip install "jobonnx\[cpu\]"'):
+        import_onnxruntime()
+
+
+def test_a_wheel_that_does_not_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels(monkeypatch, onnxruntime="1.32.0")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(JobonnxError, match=r"onnxruntime 1\.32\.0 does not import .*; reinstall it"):
+        import_onnxruntime()
+
+
+def test_the_gpu_wheel_alone_loads_the_cuda_libraries_pip_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[bool] = []
+    wheels(monkeypatch, onnxruntime_gpu="1.31.1")
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(preload_dlls=lambda: loaded.append(True)))
+    import_onnxruntime()
+    assert loaded == [True]
+
+
+def test_no_provider_that_computes_in_tf32_or_by_another_name() -> None:
+    assert PROVIDERS["cuda"].options == {"use_tf32": "0"}
+    assert {name: p.onnxruntime_name for name, p in PROVIDERS.items() if p.target != name} == {}
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/job", {"job/cpu.max": "200000 100000"}, 2),
+        ("0::/job", {"job/cpu.max": "150000 100000"}, 2),
+        ("0::/job", {"job/cpu.max": "1000 100000"}, 1),
+        ("0::/job", {"job/cpu.max": "max 100000"}, NO_QUOTA),
+        ("0::/pod/job", {"pod/cpu.max": "300000 100000", "pod/job/cpu.max": "max 100000"}, 3),
+        ("0::/pod/job", {"pod/cpu.max": "300000 100000", "pod/job/cpu.max": "800000 100000"}, 3),
+        ("0::/", {"cpu.max": "400000 100000"}, 4),
+        ("0::/../elsewhere", {"cpu.max": "400000 100000"}, 4),
+        (
+            "4:cpu,cpuacct:/job\n0::/",
+            {"cpu,cpuacct/job/cpu.cfs_quota_us": "300000", "cpu,cpuacct/job/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("4:cpu,cpuacct:/job", {"cpu,cpuacct/job/cpu.cfs_quota_us": "-1", "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, NO_QUOTA),
+        ("4:cpu,cpuacct:/docker/ab", {"cpu,cpuacct/cpu.cfs_quota_us": "250000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 3),
+        ("4:memory:/job", {"cpu,cpuacct/job/cpu.cfs_quota_us": "100000", "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, NO_QUOTA),
+        ("0::/job", {"job/cpu.max": "100000 0"}, NO_QUOTA),
+        ("0::/job", {"job/cpu.max": "nonsense"}, NO_QUOTA),
+        ("0::/job", {"job/cpu.cfs_quota_us": "100000"}, NO_QUOTA),
+        ("nonsense", {}, NO_QUOTA),
+        ("", {}, NO_QUOTA),
+    ],
+    ids=[
+        "v2",
+        "v2, rounded up",
+        "v2, at least one",
+        "v2, unlimited",
+        "v2, the parent's quota",
+        "v2, the least of both",
+        "v2, inside a container",
+        "v2, outside its namespace",
+        "v1",
+        "v1, unlimited",
+        "v1, inside a container",
+        "v1, another group's",
+        "no period",
+        "not numbers",
+        "half a quota",
+        "unreadable membership",
+        "no membership",
+    ],
+)
+def test_quota_of_the_cgroup(membership: str, files: dict[str, str], expected: int, tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text(membership + "\n")
+    for name, content in files.items():
+        (tmp_path / "fs" / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / "root" / name).write_text(content + "\n")
+    assert _quota(tmp_path / "fs" / "root", tmp_path / "cgroup") == expected
+
+
+def test_no_cgroups_is_no_quota(tmp_path: Path) -> None:
+    assert _quota(tmp_path / "no root", tmp_path / "no membership") == NO_QUOTA
+
+
+@pytest.mark.parametrize(
+    ("quota", "affinity", "cores", "expected"), [(2, 8, 4, 2), (NO_QUOTA, 3, 4, 3), (NO_QUOTA, 8, 4, 4), (0, 8, 4, 1)]
+)
+def test_the_least_of_quota_affinity_and_cores_decides(
+    quota: int, affinity: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_quota", lambda: quota)
+    monkeypatch.setattr(session, "_affinity", lambda: affinity)
+    monkeypatch.setattr(session, "_physical_cores", lambda: cores)
+    assert available_threads() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
+def test_the_affinity_mask_binds() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert available_threads() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_hyper_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    siblings = {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(siblings), raising=False)
+    monkeypatch.setattr(
+        session, "Path", lambda path: SimpleNamespace(read_text=lambda: siblings[int(path.split("/cpu/cpu")[1].split("/")[0])])
+    )
+    assert session._physical_cores() == 2
