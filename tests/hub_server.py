@@ -59,7 +59,9 @@ class Hub:
         files = content if isinstance(content, Mapping) else read_files(content)
         return self.repositories.setdefault(name, Repository()).push(files, branch)
 
-    def run(self, code: str, *arguments: str, endpoint: str | None = None, offline: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, code: str, *arguments: str, endpoint: str | None = None, offline: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run Python code in a process that knows this Hub and no other; JobonnxErrors end it with their sentence on stderr."""
         wrapped = (
             "import sys\nfrom jobonnx.errors import JobonnxError\ntry:\n"
@@ -116,8 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         path = unquote(self.path.split("?")[0])
         info = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
+        tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path)  # what huggingface_hub 2 asks for
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        match = info or file
+        match = info or tree or file
         repository = hub.repositories.get(match[1]) if match else None
         if match is None or repository is None:
             # The Hub does not tell strangers whether a repository is private or not there.
@@ -130,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": name} for name in files]
             content = {"_id": "0", "id": match[1], "modelId": match[1], "sha": commit, "siblings": siblings, "tags": []}
             return self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"}, body)
+        if tree:
+            entries = [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files.items()]
+            return self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"}, body)
         if repository.gated:
             return self._fail(403, "GatedRepo", "Access to this model is restricted.")
         if match[3] not in files:
@@ -137,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send_file(match[3], files[match[3]], commit, body)
 
     def _send_file(self, name: str, data: bytes, commit: str, body: bool) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         status, start = 200, 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if asked and body:
@@ -160,3 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if body:
             self.wfile.write(data)
+
+
+def _oid(data: bytes) -> str:
+    """The name git has for a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

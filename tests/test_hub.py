@@ -92,9 +92,9 @@ def test_altered_file_in_the_repository_does_not_load(hub: Hub, bundle: Path) ->
 
 
 def test_plain_checkpoint_names_the_export_command(hub: Hub) -> None:
-    hub.push("somebody/checkpoint", {"config.json": b"{}", "modules.json": b"[]"})
+    hub.push("somebody/checkpoint", {"config.json": b"{}", "model.safetensors": b"gigabytes"})
     assert "jobonnx export somebody/checkpoint -o BUNDLE" in _fails(hub, "somebody/checkpoint")
-    assert hub.downloads == [], "no gigabytes for a sentence"
+    assert hub.downloads == ["config.json"], "no gigabytes for a sentence"
 
 
 def test_gated(hub: Hub) -> None:

@@ -11,7 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobonnx.datasets import read_folder, relevant_documents
+
 LANGUAGES = ("en", "de", "es", "zh")
+LEXICON = Path(__file__).parents[1] / "src" / "jobonnx" / "data" / "titles.tsv"
+MIX_PAIRS = 21_760  # the card's
+Pair = tuple[str, str, str]  # anchor, positive, key of the group they share
 _SPACES = re.compile(r"\s+")
 
 
@@ -27,6 +32,15 @@ class Group:
     source: str
     family: str
     labels: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A ranking task: query id -> title, document id -> title, query id -> relevant document ids."""
+
+    queries: dict[str, str]
+    corpus: dict[str, str]
+    relevant: dict[str, set[str]]
 
 
 def is_held_out(key: str, share: float) -> bool:
@@ -102,6 +116,51 @@ def load_lexicon(file_name: Path) -> list[Group]:
     return groups
 
 
+def load_talentclef(folder: Path) -> dict[str, list[Pair]]:
+    """The card's five sets from TalentCLEF 2025 Task A's training files, taskA_training_{en,de,es,zh}.tsv.
+
+    Columns are (family_id,) id, jobtitle_1, jobtitle_2, with or without a header; the files may lie in any subfolder.
+    TalentCLEF has no Chinese file: the card's authors made theirs, so full_zh is there only if such a file is. `mix`
+    pairs titles of one id in different languages, as many as the card's has.
+
+    Raises:
+        FileNotFoundError: The folder has no training file.
+    """
+    sets: dict[str, list[Pair]] = {}
+    titles: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for language in LANGUAGES:
+        for file_name in sorted(folder.rglob(f"taskA_training_{language}.tsv")):
+            with open(file_name, encoding="utf-8-sig", newline="") as file:
+                rows = [row[-3:] for row in csv.reader(file, delimiter="\t") if len(row) >= 3]
+            rows = [row for row in rows if row[1] != "jobtitle_1"]
+            sets[f"full_{language}"] = [(first, second, key) for key, first, second in rows]
+            for key, first, second in rows:
+                titles[key][language] += [first, second]
+    if not sets:
+        raise FileNotFoundError(f"{folder} has no taskA_training_xx.tsv; give the folder of TalentCLEF 2025 Task A.")
+    if "full_zh" not in sets:
+        print("full_zh: no taskA_training_zh.tsv, left out (TalentCLEF has none; the card's authors made theirs)")
+    groups = [
+        Group(key, "talentclef", "", {name: _unique(texts) for name, texts in languages.items()})
+        for key, languages in titles.items()
+    ]
+    present = [name.removeprefix("full_") for name in sets]
+    directions = [f"{first}-{second}" for index, first in enumerate(present) for second in present[index + 1 :]]
+    mixed = _draw_across(random.Random(42), groups, MIX_PAIRS, directions) if directions else []
+    return {**sets, **({"mix": mixed} if mixed else {})}
+
+
+def talentclef_tasks(folder: Path) -> dict[str, Retrieval]:
+    """TalentCLEF's validation sets as full_xx, where the folder has them: validation/{english,german,...}."""
+    tasks = {}
+    for language, name in (("en", "english"), ("es", "spanish"), ("de", "german"), ("zh", "chinese")):
+        place = folder / "validation" / name
+        if place.is_dir():
+            found = read_folder(place)
+            tasks[f"full_{language}"] = Retrieval(found.queries, found.corpus, relevant_documents(found.qrels))
+    return tasks
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Groups for training and groups held out; `held_texts` may not occur in any training pair."""
@@ -162,9 +221,6 @@ def link_lexicon(groups: Sequence[Group]) -> dict[str, str]:
             if len(found) == 1:
                 links[group.key] = next(iter(found))
     return links
-
-
-Pair = tuple[str, str, str]  # anchor, positive, key of the group they share
 
 
 def _draw(rng: random.Random, pools: dict[str, list[str]], count: int, power: float) -> list[Pair]:
@@ -243,15 +299,6 @@ def training_sets(
         rng.shuffle(pairs)
         sets[name] = pairs
     return sets
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """A ranking task: query id -> title, document id -> title, query id -> relevant document ids."""
-
-    queries: dict[str, str]
-    corpus: dict[str, str]
-    relevant: dict[str, set[str]]
 
 
 def _task(

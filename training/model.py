@@ -32,11 +32,9 @@ def build(folder: Path, tokenizer: Path, size: dict[str, Any], max_length: int) 
         eos_token_id=2,
         **size,
     )
-    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    XLMRobertaModel(config).save_pretrained(folder)
     transformer = Transformer(str(folder), max_seq_length=max_length)
-    return SentenceTransformer(
-        modules=[transformer, Pooling(config.hidden_size, pooling_mode="cls"), Normalize()], device="cpu"
-    )
+    return SentenceTransformer(modules=[transformer, Pooling(config.hidden_size, pooling_mode="cls"), Normalize()], device="cpu")
 
 
 def start_as_mean(model: SentenceTransformer) -> None:

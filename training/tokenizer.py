@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import sentencepiece as spm
-from tokenizers import decoders, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from transformers import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+from transformers.convert_slow_tokenizer import convert_slow_tokenizer, import_protobuf
 
 
 def vary_case(text: str, rng: random.Random) -> str:
@@ -21,11 +22,13 @@ def vary_case(text: str, rng: random.Random) -> str:
     return text.title() if draw < 0.85 else text[:1].upper() + text[1:]
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, max_length: int) -> Path:
+def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, max_length: int, like: Path | None) -> Path:
     """Train `pieces` ids in all on `texts` and write tokenizer.json and its kin to `folder`.
 
     Built as XLM-R's was: SentencePiece's own nmt_nfkc normaliser, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2,
-    <unk> 3, then the pieces in SentencePiece's order, and <mask> last. Returns the SentencePiece model's path.
+    <unk> 3, then the pieces in SentencePiece's order, and <mask> last. SentencePiece's normaliser has followed Unicode
+    since XLM-R was made (174 code points differ); `like`, XLM-R's or bge-m3's tokenizer.json, gives the original.
+    Returns the SentencePiece model's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
@@ -46,22 +49,32 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
     corpus.unlink()
     model = folder / "sentencepiece.bpe.model"
     slow = XLMRobertaTokenizer(vocab_file=str(model))
-    fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
+    fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow, like), model_max_length=max_length)
     fast.save_pretrained(folder)
     return model
 
 
-def _convert(slow: XLMRobertaTokenizer):  # noqa: ANN202 - tokenizers.Tokenizer
-    from transformers.convert_slow_tokenizer import convert_slow_tokenizer
-
+def _convert(slow: XLMRobertaTokenizer, like: Path | None) -> Tokenizer:
     tokenizer = convert_slow_tokenizer(slow)
-    # The published tokenizer.json has Metaspace alone; the converter puts WhitespaceSplit before it.
+    # As in the published tokenizer.json; the converter's normaliser and pre-tokenizer have changed since.
+    if like is not None:
+        tokenizer.normalizer = Tokenizer.from_file(str(like)).normalizer
+    else:
+        charsmap = slow_charsmap(slow)
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return tokenizer
+
+
+def slow_charsmap(slow: XLMRobertaTokenizer) -> bytes:
+    """The compiled normalisation rules inside a SentencePiece model."""
+    proto = import_protobuf().ModelProto()
+    proto.ParseFromString(Path(slow.vocab_file).read_bytes())
+    return proto.normalizer_spec.precompiled_charsmap
 
 
 def subword_sampler(model: Path, alpha: float, seed: int) -> Callable[[str], list[int]]:

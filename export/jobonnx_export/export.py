@@ -8,8 +8,9 @@ import platform
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -99,8 +100,12 @@ def export(
         tensors = checkpoint.tensors_sha256()
         _copy_settings(checkpoint, folder)
         tokenizer = Tokenizer(folder / TOKENIZER, checkpoint.max_tokens)
+        _check_vocabulary(checkpoint)
         texts = parity_texts(tokenizer)
         rows = tokenizer.encode(texts)
+        if "fp32" in variants:  # first: its tracing takes the most memory, and nothing else is loaded yet
+            report("exporting the portable graph with optimum")
+            _export_portable(checkpoint, folder)
         report(f"running {len(texts)} texts through PyTorch")
         torch_model = Reference(checkpoint)
         reference = torch_model.encode(rows)
@@ -125,10 +130,11 @@ def export(
             elif variant == "fp16":
                 made = [_float(work, "fp16", half=True)]
             else:
-                made = [_float(work, "fp32", half=False), _portable(work)]
+                portable = _measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32")
+                made = [_float(work, "fp32", half=False), portable]
             for graph in made:
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
-                if missed and not allow_degraded:
+                if missed and (not allow_degraded or np.isnan(graph.parity["min_cosine"])):
                     rejected.append({**asdict(graph), "missed": missed})
                     _remove_graph(folder / graph.path)
                 else:
@@ -171,6 +177,7 @@ def export(
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
     """A folder beside `output` that becomes `output` if all goes well, and vanishes if anything does not."""
+    made = [parent for parent in output.parents if not parent.exists()]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
@@ -180,11 +187,14 @@ def _beside(output: Path) -> Iterator[Path]:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt  # unwinds through the clean-up below
 
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # elsewhere, whoever runs this handles signals
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers}
     try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever runs this handles signals
-        before = None
-    try:
+        for number, handler in before.items():
+            if handler == signal.SIG_DFL:
+                signal.signal(number, stop)
         yield folder
         folder.chmod(0o755)
         os.rename(folder, output)
@@ -192,9 +202,24 @@ def _beside(output: Path) -> Iterator[Path]:
         reason = error.strerror or error
         raise JobonnxError(f"{output}: writing the bundle failed ({reason}); free some space and try again") from None
     finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not stop the clean-up
         shutil.rmtree(folder, ignore_errors=True)
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        with suppress(OSError):  # not empty: the bundle, or something of somebody else's
+            for parent in made:
+                parent.rmdir()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_vocabulary(checkpoint: Checkpoint) -> None:
+    """Every id that the tokenizer can give needs a row in the embedding table."""
+    from tokenizers import Tokenizer as Raw
+
+    path = checkpoint.transformer / TOKENIZER
+    largest, rows = max(Raw.from_file(str(path)).get_vocab().values()), checkpoint.architecture.vocabulary
+    if largest >= rows:
+        raise JobonnxError(f"{path}: token id {largest} is beyond config.json's vocab_size {rows}; they belong to two models")
 
 
 def _copy_settings(checkpoint: Checkpoint, folder: Path) -> None:
@@ -258,15 +283,13 @@ def _float(work: Work, variant: str, half: bool) -> Graph:
     return _measured(work, variant, _TARGETS[variant], path, variant)
 
 
-def _portable(work: Work) -> Graph:
-    work.report("exporting the portable graph with optimum")
-    with tempfile.TemporaryDirectory(dir=work.folder) as temporary:
-        export_portable(work.checkpoint.transformer, Path(temporary))
-        (work.folder / "onnx").mkdir()
+def _export_portable(checkpoint: Checkpoint, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        export_portable(checkpoint.transformer, Path(temporary))
+        (folder / "onnx").mkdir()
         for path in Path(temporary).glob("model.onnx*"):
             path.chmod(0o644)  # optimum leaves external data readable by its owner alone
-            path.rename(work.folder / "onnx" / path.name)
-    return _measured(work, "fp32", "portable", work.folder / "onnx" / "model.onnx", "fp32")
+            path.rename(folder / "onnx" / path.name)
 
 
 def _int8(work: Work, recipe: Int8Recipe) -> Graph:

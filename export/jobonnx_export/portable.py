@@ -33,16 +33,19 @@ def export_portable(transformer: Path, folder: Path) -> None:
 def _main(transformer: str, folder: str) -> None:
     from optimum.exporters.onnx import main_export
 
-    main_export(
-        transformer,
-        output=folder,
-        task="feature-extraction",
-        library_name="transformers",
-        framework="pt",
-        do_validation=False,  # jobonnx measures every graph itself, more strictly
-        no_post_process=True,
-        monolith=True,
-    )
+    try:
+        main_export(
+            transformer,
+            output=folder,
+            task="feature-extraction",
+            library_name="transformers",
+            framework="pt",
+            do_validation=False,  # jobonnx measures every graph itself, more strictly
+            no_post_process=True,
+            monolith=True,
+        )
+    except Exception as error:  # whatever it is, its message has to fit the last line
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

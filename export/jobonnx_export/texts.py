@@ -12,12 +12,13 @@ from jobonnx.tokenizer import Tokenizer
 PER_LANGUAGE = 120  # parity titles of each language
 CALIBRATION_PER_LANGUAGE = 200
 _LENGTHS = (64, 256, 512)
+_FILLERS = (" a", " &", ",", "z", "7")  # one of them is a single token, in whatever vocabulary
 
 
 def parity_texts(tokenizer: Tokenizer) -> list[str]:
     """Titles in en, de, es, zh and ja, texts of 64, 256 and 512 tokens (as far as the limit allows), at the limit, one token past
     it, and an empty one."""
-    titles = [title for language in _languages() for title in _spread(language, PER_LANGUAGE, 0)]
+    titles = _parity_titles()
     limit = tokenizer.max_tokens
     lengths = sorted({n for n in _LENGTHS if n < limit} | {limit, limit + 1})
     return [*titles, *(_text_of(n, titles, tokenizer) for n in lengths), ""]
@@ -31,12 +32,18 @@ def reference_texts(texts: Sequence[str]) -> list[int]:
 
 def calibration_titles() -> list[str]:
     """Titles in en, de, es and zh that are not in the parity set."""
-    return [title for language in _languages()[:4] for title in _spread(language, CALIBRATION_PER_LANGUAGE, 1)]
+    judged = set(_parity_titles())
+    titles = [title for language in _languages()[:4] for title in _spread(language, CALIBRATION_PER_LANGUAGE, 1)]
+    return [title for title in dict.fromkeys(titles) if title not in judged]  # one title may stand in two rows of the lexicon
 
 
 def calibration_sha256() -> str:
     """Names the calibration set in an int8 recipe."""
     return hashlib.sha256("\n".join(calibration_titles()).encode()).hexdigest()
+
+
+def _parity_titles() -> list[str]:
+    return [title for language in _languages() for title in _spread(language, PER_LANGUAGE, 0)]
 
 
 def _languages() -> list[list[str]]:
@@ -51,7 +58,7 @@ def _spread(titles: Sequence[str], count: int, start: int) -> list[str]:
 
 
 def _text_of(tokens: int, titles: Sequence[str], tokenizer: Tokenizer) -> str:
-    """A text of so many tokens, special tokens included, as exactly as single letters can fill it up."""
+    """A text of so many tokens, special tokens included, as exactly as the fillers can make it."""
     unlimited = tokenizer.with_limit(1 << 20)
 
     def count(text: str) -> int:
@@ -63,6 +70,6 @@ def _text_of(tokens: int, titles: Sequence[str], tokenizer: Tokenizer) -> str:
         if count(longer) > tokens:
             break
         text = longer
-    while count(text) < tokens:
-        text += " a"
+    while (reached := count(text)) < tokens:
+        text += next((filler for filler in _FILLERS if count(text + filler) == reached + 1), _FILLERS[0])
     return text

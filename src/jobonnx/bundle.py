@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from jobonnx.errors import JobonnxError
@@ -130,7 +130,7 @@ def write_manifest(bundle: Bundle) -> None:
         "files": bundle.files,
     }
     with open(bundle.folder / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
+        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
 
@@ -189,13 +189,18 @@ def _parse(folder: Path) -> Bundle:
         sane = listed <= bundle.files.keys() and all(
             isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in bundle.files.values()
         )
-        sane = sane and all(not PurePosixPath(n).is_absolute() and ".." not in PurePosixPath(n).parts for n in bundle.files)
+        sane = sane and all(_stays_below(name) for name in bundle.files)
         sane = sane and bundle.default_variant in bundle.variants
     except (KeyError, TypeError, AttributeError):
         sane = False
     if not sane:
         raise JobonnxError(f"{path} is not a manifest that jobonnx wrote; export or download the bundle again")
     return bundle
+
+
+def _stays_below(name: str) -> bool:
+    """Whether a listed path stays inside the bundle, read by either system's rules."""
+    return not any(p.is_absolute() or p.drive or ".." in p.parts for p in (PurePosixPath(name), PureWindowsPath(name)))
 
 
 def _check_files(bundle: Bundle, verify: bool) -> None:

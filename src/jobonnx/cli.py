@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,16 +21,36 @@ if TYPE_CHECKING:
 
 
 class _Commands(click.Group):
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        with _one_line():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except (JobonnxError, ValueError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise  # click ends quietly when the reader has gone
-            raise click.ClickException(" ".join(str(error).split())) from None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+class _Misuse(click.ClickException):
+    exit_code = 2
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn what a user can mend into one line; a wrong call, which click spreads over four, too."""
+    try:
+        yield
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # since click 8.2: no error, but the help itself
+            raise
+        where = error.ctx.command_path if error.ctx is not None else "jobonnx"
+        raise _Misuse(f"{' '.join(error.format_message().split())} See {where} --help") from None
+    except (JobonnxError, ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise  # click ends quietly when the reader has gone
+        raise click.ClickException(" ".join(str(error).split())) from None
+
+
+@click.group("jobonnx", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="jobonnx")
 def main() -> None:
     """Job titles to vectors: sentence-transformers checkpoints in ONNX, without PyTorch."""
@@ -104,24 +124,35 @@ def export(
 @_json_option
 def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a bundle holds, and what it runs on here."""
+    from jobonnx.bundle import Bundle
     from jobonnx.session import available, available_threads
 
-    encoder = _load(bundle or model, **options)
-    facts = _facts(encoder.bundle) | {
-        "variant": encoder.variant,
-        "fingerprint": encoder.fingerprint,
-        "provider": encoder.provider,
-        "nodes": encoder.session.nodes,
-        "threads": encoder.session.threads,
-        "available_threads": available_threads(),
-        "available_providers": available(),
-    }
+    opened = Bundle.open(bundle or model, revision=options["revision"])
+    variant = options["variant"] or opened.default_variant
+    here: dict[str, Any] = {"available_threads": available_threads(), "available_providers": available(), "variant": variant}
+    try:
+        encoder = _load(bundle or model, **options)
+    except JobonnxError as error:
+        if options["variant"] or options["provider"] != "auto":
+            raise
+        here["error"] = str(error)  # a bundle for another machine can be looked at all the same
+        running = f"{variant} does not run: {error}"
+    else:
+        here |= {
+            "fingerprint": encoder.fingerprint,
+            "provider": encoder.provider,
+            "nodes": encoder.session.nodes,
+            "threads": encoder.session.threads,
+        }
+        nodes = ", ".join(f"{count} {name}" for name, count in encoder.session.nodes.items())
+        running = (
+            f"{variant} on {encoder.provider}, {encoder.session.threads} threads; nodes: {nodes}\nfingerprint {encoder.fingerprint}"
+        )
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(_facts(opened) | here, indent=1, ensure_ascii=False))
         return
-    _print_bundle(encoder.bundle)
-    click.echo(f"\nhere: {encoder.variant} on {encoder.provider}, {encoder.session.threads} threads; nodes {encoder.session.nodes}")
-    click.echo(f"providers here: {', '.join(available())}\nfingerprint {encoder.fingerprint}")
+    _print_bundle(opened)
+    click.echo(f"\nproviders here: {', '.join(here['available_providers'])}\nhere: {running}")
 
 
 @main.command()
@@ -171,12 +202,12 @@ def encode(
         raise click.UsageError(f"{output}: the name has to end in .npy or .jsonl")
     titles = _read_titles(texts, path)
     encoder = _load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
-    vectors = encoder.encode(titles, prompt_name=prompt_name)
     if output is None:
-        for line in _json_lines(titles, vectors):
+        for line in _json_lines(titles, encoder.encode(titles, prompt_name=prompt_name)):
             click.echo(line)
         return
-    with _replaced(output) as file:
+    with _replaced(output) as file:  # before the work: a target that cannot be written is known at once
+        vectors = encoder.encode(titles, prompt_name=prompt_name)
         if output.suffix == ".npy":
             import numpy as np
 
@@ -196,10 +227,11 @@ def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | 
     from jobonnx.matching import top_k
     from jobonnx.titles import read_titles
 
+    queries = tuple(map(_unescaped, queries))
     encoder = _load(model, **options)
-    titles = list(dict.fromkeys(_read_file(corpus))) if corpus is not None else read_titles()
+    titles = [t for t in dict.fromkeys(_read_file(corpus)) if t.strip()] if corpus is not None else read_titles()
     if not titles:
-        raise JobonnxError(f"{corpus} is empty; give it one title a line")
+        raise JobonnxError(f"{corpus} holds no titles; give it one a line")
     # One call, so that a query that stands in the corpus is computed once.
     vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
     scores, places = top_k(vectors[: len(queries)], vectors[len(queries) :], top)
@@ -234,8 +266,13 @@ def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
     if texts and path is not None:
         raise click.UsageError("give titles as arguments or in a --file, not both")
     if texts:
-        return list(texts)
+        return [_unescaped(text) for text in texts]
     return _read_file(path) if path is not None else _lines(sys.stdin.buffer.read(), "stdin")
+
+
+def _unescaped(argument: str) -> str:
+    """An argument with what was not UTF-8 in it (lone surrogates, to Python) replaced by U+FFFD, so that it can be printed."""
+    return argument.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _read_file(path: Path) -> list[str]:
@@ -275,7 +312,8 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise JobonnxError(f"{path} could not be written ({error.strerror or error})") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 @contextmanager
@@ -331,6 +369,8 @@ def _print_parity(rows: list[tuple[str, str, str, dict[str, Any], list[str]]]) -
 
     table = Table("variant", "target", "", "min cosine", "mean centred", "max |d|", "top-10 kept", "missed", box=None)
     for variant, target, remark, p, missed in rows:
-        figures = (f"{p['min_cosine']:.6f}", f"{p['mean_centred']:.6f}", f"{p['max_abs']:.1e}", f"{p['top10_overlap']:.3f}")
+        formats = {"min_cosine": ".6f", "mean_centred": ".6f", "max_abs": ".1e", "top10_overlap": ".3f"}
+        figures = ("NaN" if p[name] is None else format(p[name], spec) for name, spec in formats.items())
         table.add_row(variant, target, remark, *figures, "; ".join(missed))
-    Console().print(table)
+    # Wide enough for whole words where nobody set a width, as in a file or a CI log.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

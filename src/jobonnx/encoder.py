@@ -95,6 +95,7 @@ class Encoder:
         *,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        convert_to_numpy: bool = True,
         token_budget: int = TOKEN_BUDGET,
     ) -> Floats:
         """Encode titles, as `SentenceTransformer.encode` does.
@@ -106,9 +107,10 @@ class Encoder:
             prompt_name: name of one of the model's prompts, put before every text.
             prompt: the prompt itself, in place of a name.
             batch_size: most rows in a batch; None leaves it to the token budget.
-            show_progress_bar: None shows it on a terminal, for long work only.
+            show_progress_bar: True shows it, None for long work only; nothing is ever shown where stderr is no terminal.
             normalize_embeddings: unit length, for a model that does not give it anyway.
             truncate_dim: as the constructor's, for this call.
+            convert_to_numpy: True; here for calls written for sentence-transformers. There are no torch tensors to be had.
             token_budget: most tokens in a batch, padding included.
 
         Returns:
@@ -120,6 +122,8 @@ class Encoder:
         """
         single = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        if not convert_to_numpy:
+            raise ValueError("convert_to_numpy=False asks for torch tensors; take the array and use torch.from_numpy")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} has to be at least 1")
         before = self._prompt(prompt_name, prompt)
@@ -140,6 +144,8 @@ class Encoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to the limit; for callers with a schedule of their own."""
+        if isinstance(texts, str):
+            raise TypeError("tokenize takes a list of texts, not a single str; pass [text]")
         return self.tokenizer.encode(texts)
 
     def encode_tokens(
@@ -159,7 +165,14 @@ class Encoder:
         return vectors
 
     def encode_batch(self, rows: Sequence[Sequence[int]]) -> Floats:
-        """Run one batch of token ids exactly as it is given: one call of the session, float32 [rows, model dimension]."""
+        """Run one batch of token ids exactly as it is given: one call of the session, float32 [rows, model dimension].
+
+        Raises:
+            ValueError: a row is empty or longer than the model takes.
+        """
+        for i, row in enumerate(rows):
+            if not 0 < len(row) <= self.max_seq_length:
+                raise ValueError(f"row {i} has {len(row)} token ids; it has to be 1 to {self.max_seq_length}")
         ids, mask = pad(rows, self.bundle.model.pad_id)
         return self.session.run(ids, mask)
 
@@ -216,13 +229,13 @@ def _unit(vectors: Floats) -> Floats:
 
 
 class _progress:
-    """A progress bar on stderr: where asked for, or on a terminal when there is enough work to wait for."""
+    """A progress bar on stderr, on a terminal only: where asked for, or when there is enough work to wait for."""
 
     def __init__(self, total: int, show: bool | None) -> None:
         import sys
 
         self._bar: Any = None
-        if show or (show is None and total >= 1000 and sys.stderr.isatty()):
+        if (show or (show is None and total >= 1000)) and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

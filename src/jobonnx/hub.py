@@ -26,8 +26,10 @@ def download_bundle(repository: str, revision: str | None = None) -> Path:
 
     what = f"{repository} at revision {revision}" if revision else repository
     try:
-        # Not hf_hub_download, which tries a dead network for 20 seconds before it looks into the cache.
-        folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=[MANIFEST]))
+        # Not hf_hub_download, which tries a dead network for 20 seconds before it looks into the cache. config.json is what a
+        # checkpoint has: newer versions warn where no file is found.
+        small = [MANIFEST, "config.json"]
+        folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=small))
         if not (folder / MANIFEST).is_file():
             raise JobonnxError(f"{what} holds a checkpoint, not a bundle; export it first: jobonnx export {repository} -o BUNDLE")
         # The manifest's commit pins the rest: a push in between cannot mix two exports.
@@ -48,6 +50,8 @@ def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
         RevisionNotFoundError,
     )
 
+    # The base of its errors is that of the HTTP library underneath: requests, httpx or httpx2, as huggingface_hub goes along.
+    network: Any = (OSError, *HfHubHTTPError.__bases__)
     try:
         with _silent_in_a_pipe():
             return call(*arguments, **options)
@@ -59,7 +63,7 @@ def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
         raise JobonnxError(f"{what}: no such revision on the Hub; name a branch, a tag or a full commit") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise JobonnxError(f"{what}: no such folder here and no such repository on the Hub; check the name") from None
-    except (HfHubHTTPError, OSError, *_httpx_errors()) as error:
+    except network as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise JobonnxError(f"{what} could not be downloaded ({reason}); check the network and try again") from None
 
@@ -67,22 +71,14 @@ def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
 @contextmanager
 def _silent_in_a_pipe() -> Iterator[None]:
     """huggingface_hub draws its progress bars even where nobody watches."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub import utils
 
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    bars: Any = utils
+    if sys.stderr.isatty() or bars.are_progress_bars_disabled():
         yield
         return
-    disable_progress_bars()
+    bars.disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
-
-
-def _httpx_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub 1.x lets through when the network fails; before, it was requests, whose errors are OSErrors."""
-    try:
-        import httpx
-    except ModuleNotFoundError:
-        return ()
-    return (httpx.HTTPError,)
+        bars.enable_progress_bars()

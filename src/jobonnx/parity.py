@@ -27,7 +27,8 @@ class Parity:
     top10_overlap: float  # mean share of each text's ten nearest texts that stay among its ten nearest
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain numbers for JSON, which has no NaN: None stands for it."""
+        return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 # variant -> field -> bound: a lower bound for cosines, an upper bound for max_abs.
@@ -61,9 +62,11 @@ def shortfalls(variant: str, parity: Parity) -> list[str]:
     missed = []
     for field, bound in TOLERANCES[variant].items():
         value = getattr(parity, field)
-        passed = value <= bound if field == "max_abs" else value >= bound
+        passed = value is not None and (value <= bound if field == "max_abs" else value >= bound)
         if not passed:
-            missed.append(f"{field} {value:.6g} (asked: {'<=' if field == 'max_abs' else '>='} {bound:g})")
+            missed.append(
+                f"{field} {float('nan') if value is None else value:.6g} (asked: {'<=' if field == 'max_abs' else '>='} {bound:g})"
+            )
     return missed
 
 

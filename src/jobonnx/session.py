@@ -86,9 +86,8 @@ def open_session(graph: Path, provider: str, threads: int | None = None) -> Sess
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # Scalar kernels, slower than the Add and LayerNormalization they replace; see docs/decisions.md.
     disabled = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"] if provider == "cpu" else []
-    names: list[Any] | None = [(wanted.onnxruntime_name, wanted.options)]
-    if provider != "cpu":
-        names.append("CPUExecutionProvider")  # for shape arithmetic; `Session.nodes` shows what went there
+    shapes = [] if provider == "cpu" else ["CPUExecutionProvider"]  # for shape arithmetic; `Session.nodes` shows what went there
+    names: list[Any] | None = [(wanted.onnxruntime_name, wanted.options), *shapes]
     if provider == "openvino" and (devices := _openvino_devices(ort)):
         # A plug-in's devices are added to the options. Without num_of_threads it ran at less than half its speed.
         options.add_provider_for_devices(devices, {"num_of_threads": str(threads)})
@@ -201,12 +200,14 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/s
         groups = []
     limits = []
     for _, controllers, path in (group for group in groups if len(group) == 3):
-        base = root if controllers == "" else root / controllers
-        folder = base / path.lstrip("/")
-        for place in (folder, *folder.parents):  # a parent's quota binds too
-            limits.extend(_read_quota(place))
-            if place == base:
-                break
+        # v1 mounts "cpu,cpuacct" under that name or its reverse, and links each controller's own name to it.
+        for name in {controllers, *controllers.split(",")}:
+            base = root / name
+            folder = base / path.lstrip("/")
+            for place in (folder, *folder.parents):  # a parent's quota binds too
+                limits.extend(_read_quota(place))
+                if place == base:
+                    break
     limits.extend(_read_quota(root))  # inside a container the own group is mounted at the root
     return min(limits, default=1 << 30)
 

@@ -1,0 +1,123 @@
+"""What a measurement ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobonnx.session import available_threads
+
+# Feature -> the names the kernel lists it under, x86 and ARM.
+_FEATURES = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "BF16": {"avx512_bf16", "bf16"},
+    "AMX-INT8": {"amx_int8"},
+    "AMX-BF16": {"amx_bf16"},
+    "NEON": {"asimd", "neon"},
+    "DOTPROD": {"asimddp"},
+    "I8MM": {"i8mm"},
+    "SVE": {"sve"},
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the code. Unknown values are None."""
+
+    date: str  # UTC, ISO 8601
+    cpu: str
+    features: dict[str, bool]  # those that decide which kernels run
+    logical_cores: int
+    threads: int  # what quota, affinity and physical cores allow
+    cpu_quota: str | None  # the cgroup's cpu.max: microseconds granted and period, or "max ..."
+    memory_limit: str | None  # the cgroup's memory.max: bytes, or "max"
+    memory_bytes: int | None
+    load_average: float | None  # over the last minute, at the start
+    system: str
+    python: str
+    git_revision: str | None  # with "+changes" if the tree is not clean
+
+
+def record() -> Environment:
+    """Describe this machine now."""
+    model, flags = _cpu()
+    return Environment(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu=model,
+        features={name: bool(names & flags) for name, names in _FEATURES.items()},
+        logical_cores=os.cpu_count() or 1,
+        threads=available_threads(),
+        cpu_quota=_cgroup("cpu.max"),
+        memory_limit=_cgroup("memory.max"),
+        memory_bytes=_memory(),
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        git_revision=_git_revision(Path(__file__).parent),
+    )
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not say."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _cpu() -> tuple[str, set[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = _output("sysctl", "-n", "machdep.cpu.brand_string") or ""
+        arm = {"asimd"} if platform.machine() in ("arm64", "aarch64") else set()
+        return text.strip() or platform.processor() or platform.machine(), arm
+    # x86 says "flags" and "model name"; ARM says "Features" and often no name at all.
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return (name[1] if name else platform.machine()), set(flags[1].split()) if flags else set()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _cgroup(name: str) -> str | None:
+    """A file of this process's cgroup (v2), or of the root where a container hides the path."""
+    try:
+        path = next(line.split("::")[1].strip() for line in Path("/proc/self/cgroup").read_text().splitlines() if "::" in line)
+    except (OSError, StopIteration):
+        path = "/"
+    root = Path("/sys/fs/cgroup")
+    for file in (root / path.lstrip("/") / name, root / name):
+        try:
+            return file.read_text().strip()
+        except OSError:
+            continue
+    return None
+
+
+def _git_revision(folder: Path) -> str | None:
+    revision = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    if revision is None:
+        return None
+    changed = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return revision.strip() + ("+changes" if changed else "")
+
+
+def _output(*command: str) -> str | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,366 @@
+"""What a checkpoint folder says, and every refusal by name."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import MAX_TOKENS, make_checkpoint
+from safetensors.torch import load_file, save_file
+
+from jobonnx.errors import JobonnxError
+from jobonnx.tokenizer import Tokenizer
+from jobonnx_export.checkpoint import open_checkpoint
+from jobonnx_export.reference import Reference
+
+WORDS = "embeddings.word_embeddings.weight"
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    """The checkpoint, to be spoilt."""
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tensors(checkpoint: Path) -> Tensors:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None takes them out."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def save(folder: Path, tensors: Tensors) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def save_bin(folder: Path, content: Any, **options: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin", **options)
+
+
+def save_sharded(folder: Path, tensors: Tensors) -> None:
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, chosen in shards.items():
+        save_file({name: tensors[name] for name in chosen}, folder / file, {"format": "pt"})
+    weight_map = {name: file for file, chosen in shards.items() for name in chosen}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def test_settings_come_from_the_folder(checkpoint: Path) -> None:
+    c = open_checkpoint(checkpoint)
+    assert (c.pooling, c.normalize, c.max_tokens) == ("cls", True, MAX_TOKENS)
+    assert (c.prompts, c.default_prompt_name) == ({"query": "query: ", "document": ""}, None)
+    assert (c.architecture.layers, c.architecture.longest) == (3, 256)
+
+
+def test_limit_is_max_seq_length_not_the_position_table(copy: Path) -> None:
+    edit(copy / "sentence_bert_config.json", max_seq_length=40)
+    assert open_checkpoint(copy).max_tokens == 40
+
+
+@pytest.mark.parametrize("name", ["sentence_roberta_config.json", "sentence_xlm-roberta_config.json"])
+def test_older_names_of_the_settings_count(copy: Path, name: str) -> None:
+    edit(copy / "sentence_bert_config.json", max_seq_length=40)
+    (copy / "sentence_bert_config.json").rename(copy / name)
+    assert open_checkpoint(copy).max_tokens == 40
+
+
+@pytest.mark.parametrize("model_max_length", [50, 10**30])
+def test_limit_without_max_seq_length_is_the_tokenizers_within_the_positions(copy: Path, model_max_length: int) -> None:
+    edit(copy / "sentence_bert_config.json", max_seq_length=None)
+    edit(copy / "tokenizer_config.json", model_max_length=model_max_length)
+    assert open_checkpoint(copy).max_tokens == min(model_max_length, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": False, "pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": True}, "pooling_mode_cls_token, pooling_mode_mean_tokens"),
+        ("1_Pooling/config.json", {"pooling_mode_weightedmean_tokens": True}, "pooling_mode_weightedmean_tokens"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": False}, "pooling none"),
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "lasttoken"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "cls, mean"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt: false"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case: true"),
+        ("sentence_bert_config.json", {"max_seq_length": 257}, "max_seq_length 257 does not fit the 256 usable positions"),
+        ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length 2"),
+        ("sentence_bert_config.json", {"max_seq_length": "many"}, "max_seq_length many"),
+        ("config.json", {"model_type": "bert"}, "model_type 'bert'"),
+        ("config.json", {"hidden_act": "relu"}, "hidden_act 'relu'"),
+        ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
+        ("config.json", {"type_vocab_size": 2}, "type_vocab_size 2"),
+        ("config.json", {"is_decoder": True}, "is_decoder True"),
+        ("config.json", {"hidden_size": None}, "'hidden_size' is missing or not a number"),
+        ("config.json", {"num_hidden_layers": "three"}, "three"),
+        ("config.json", {"num_attention_heads": 5}, "hidden_size 128 does not divide into 5 num_attention_heads"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "passage"}, "default_prompt_name 'passage'"),
+    ],
+)
+def test_setting_that_cannot_be_honoured_is_refused_by_name(copy: Path, name: str, changes: dict[str, Any], said: str) -> None:
+    edit(copy / name, **changes)
+    sentence = refusal(copy)
+    assert said in sentence
+    assert name.split("/")[0] in sentence or str(copy) in sentence
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        (["Transformer", "Pooling", "Dense", "Normalize"], "Dense"),
+        (["Transformer", "Normalize", "Pooling"], "['Transformer', 'Normalize', 'Pooling']"),
+        (["Transformer"], "['Transformer']"),
+        (["WordEmbeddings", "Pooling"], "WordEmbeddings"),
+        ([], "[]"),
+    ],
+)
+def test_module_is_refused_by_name(copy: Path, types: list[str], said: str) -> None:
+    write_modules(copy, [f"sentence_transformers.models.{kind}" for kind in types])
+    assert said in refusal(copy)
+
+
+def test_module_of_the_checkpoints_own_is_refused_whatever_its_name(copy: Path) -> None:
+    write_modules(copy, ["custom_st.Transformer", "sentence_transformers.models.Pooling"])
+    assert "custom_st.Transformer" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    "content", [[{"idx": 0, "path": ""}], [{"type": "sentence_transformers.models.Transformer"}], ["Transformer"]]
+)
+def test_module_without_type_or_path(copy: Path, content: Any) -> None:
+    (copy / "modules.json").write_text(json.dumps(content))
+    assert "a module without type or path" in refusal(copy)
+
+
+def write_modules(folder: Path, types: list[str]) -> None:
+    places = ["", "1_Pooling", *(f"{i}_More" for i in range(2, 9))]
+    (folder / "modules.json").write_text(json.dumps([{"path": places[i], "type": kind} for i, kind in enumerate(types)]))
+
+
+JSON_FILES = (
+    "modules.json",
+    "1_Pooling/config.json",
+    "config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"3"])
+def test_broken_json(copy: Path, name: str, content: bytes) -> None:
+    (copy / name).write_bytes(content)
+    assert f"{copy / name} is not" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["1_Pooling/config.json", "config.json", "tokenizer.json"])
+def test_missing_file(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    sentence = refusal(copy)
+    assert Path(name).name in sentence
+    assert "missing" in sentence
+
+
+def test_missing_weights(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    assert "neither model.safetensors nor pytorch_model.bin" in refusal(copy)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert "no such folder" in refusal(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000, 0.5, -1])
+def test_truncated_safetensors(copy: Path, kept: float) -> None:
+    path = copy / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)] if kept == 0.5 else data[: int(kept)])
+    assert f"{path} is broken or cut short" in refusal(copy)
+
+
+def test_missing_tensor(copy: Path, tensors: Tensors) -> None:
+    name = "encoder.layer.1.attention.self.key.bias"
+    save(copy, {key: value for key, value in tensors.items() if key != name})
+    assert f"tensor {name} is missing" in refusal(copy)
+
+
+def test_tensors_under_a_prefix_transformers_does_not_know_are_missing(copy: Path, tensors: Tensors) -> None:
+    """transformers would fill such a model with random weights, and only warn."""
+    save(copy, {f"model.{name}": tensor for name, tensor in tensors.items()})
+    assert f"tensor {WORDS} is missing" in refusal(copy)
+
+
+def test_tensor_of_another_shape(copy: Path, tensors: Tensors) -> None:
+    name = "encoder.layer.0.output.dense.weight"
+    save(copy, tensors | {name: tensors[name].T})
+    assert f"tensor {name} has shape [512, 128], config.json asks for [128, 512]" in refusal(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(copy: Path, tensors: Tensors, value: float) -> None:
+    name = "encoder.layer.2.output.dense.weight"
+    spoilt = tensors[name].clone()
+    spoilt[3, 5] = value
+    save(copy, tensors | {name: spoilt})
+    with pytest.raises(JobonnxError, match=f"tensor {name} holds NaN or infinity"):
+        open_checkpoint(copy).tensors_sha256()
+
+
+def refusal(folder: Path) -> str:
+    """The one sentence that opening a folder ends in."""
+    with pytest.raises(JobonnxError) as caught:
+        open_checkpoint(folder)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_malicious_pickle_is_refused_and_not_run(copy: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "was-run"
+    save_bin(copy, {WORDS: Malicious(marker)})
+    with pytest.raises(JobonnxError, match=r"pytorch_model.bin cannot be loaded as plain weights"):
+        open_checkpoint(copy)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Malicious(marker)))
+    assert marker.exists(), "the attack does not work: this test proves nothing"
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("content", [[torch.ones(2)], {"state_dict": {WORDS: torch.ones(2)}}, torch.ones(2)])
+def test_bin_file_that_is_no_state_dict(copy: Path, content: Any) -> None:
+    save_bin(copy, content)
+    assert "pytorch_model.bin cannot be loaded as plain weights" in refusal(copy)
+
+
+def test_truncated_bin_file(copy: Path, tensors: Tensors) -> None:
+    save_bin(copy, tensors)
+    path = copy / "pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert f"{path} cannot be loaded as plain weights" in refusal(copy)
+
+
+FORMATS: dict[str, Callable[[Path, Tensors], None]] = {
+    "bin": save_bin,
+    "bin from before torch 1.6": lambda folder, tensors: save_bin(folder, tensors, _use_new_zipfile_serialization=False),
+    "sharded": save_sharded,
+    "prefix": lambda folder, tensors: save(folder, {f"roberta.{name}": tensor for name, tensor in tensors.items()}),
+    "prefix in bin": lambda folder, tensors: save_bin(folder, {f"roberta.{name}": tensor for name, tensor in tensors.items()}),
+    "with a head": lambda folder, tensors: save(folder, tensors | {"pooler.dense.weight": torch.ones(128, 128)}),
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_format_does_not_enter_the_hash_and_transformers_reads_the_same(
+    checkpoint: Path, copy: Path, tensors: Tensors, format: str
+) -> None:
+    FORMATS[format](copy, tensors)
+    c = open_checkpoint(copy)
+    assert c.tensors_sha256() == open_checkpoint(checkpoint).tensors_sha256()
+    parameters = Reference(c).model.state_dict()
+    for name in (WORDS, "encoder.layer.2.output.dense.bias"):
+        np.testing.assert_array_equal(c.tensor(name), parameters[name].numpy())
+
+
+@pytest.mark.parametrize("name", [WORDS, "encoder.layer.2.output.LayerNorm.bias"])
+def test_one_other_value_gives_another_hash(checkpoint: Path, copy: Path, tensors: Tensors, name: str) -> None:
+    other = tensors[name].clone()
+    other.view(-1)[-1] += 1e-3
+    save(copy, tensors | {name: other})
+    assert open_checkpoint(copy).tensors_sha256() != open_checkpoint(checkpoint).tensors_sha256()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_as_float32(copy: Path, tensors: Tensors, dtype: torch.dtype) -> None:
+    halves = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    save(copy, halves)
+    stored = open_checkpoint(copy)
+    assert stored.tensor(WORDS).dtype == np.float32
+    hash_of_halves = stored.tensors_sha256()
+    save(copy, {name: tensor.float() for name, tensor in halves.items()})
+    assert open_checkpoint(copy).tensors_sha256() == hash_of_halves
+
+
+def test_missing_shard(copy: Path, tensors: Tensors) -> None:
+    save_sharded(copy, tensors)
+    (copy / "model-00002-of-00002.safetensors").unlink()
+    assert "model-00002-of-00002.safetensors" in refusal(copy)
+
+
+def test_single_file_comes_before_shards_as_in_transformers(copy: Path, tensors: Tensors) -> None:
+    save_sharded(copy, {name: tensor + 1 for name, tensor in tensors.items()})
+    save(copy, tensors)
+    np.testing.assert_array_equal(open_checkpoint(copy).tensor(WORDS), tensors[WORDS].numpy())
+
+
+def test_huge_header_is_not_believed(copy: Path) -> None:
+    (copy / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    assert "is broken or cut short" in refusal(copy)
+
+
+def plain(folder: Path) -> Path:
+    """What is left of a sentence-transformers folder in a plain transformers one."""
+    for name in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "1_Pooling")
+    return folder
+
+
+def test_plain_folder_takes_the_pooling_it_is_told(copy: Path) -> None:
+    c = open_checkpoint(plain(copy), pooling="cls")
+    assert (c.pooling, c.normalize, c.max_tokens, c.prompts) == ("cls", False, MAX_TOKENS, {})
+
+
+def test_told_pooling_may_not_contradict_the_folder(checkpoint: Path) -> None:
+    with pytest.raises(JobonnxError, match="its pooling is 'cls', not 'mean'"):
+        open_checkpoint(checkpoint, pooling="mean")
+    assert open_checkpoint(checkpoint, pooling="cls").pooling == "cls"
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "cls": lambda folder: make_checkpoint(folder),
+    "mean": lambda folder: make_checkpoint(folder, pooling="mean"),
+    "no Normalize": lambda folder: make_checkpoint(folder, normalize=False),
+    "plain": lambda folder: plain(make_checkpoint(folder)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folder_is_read_as_sentence_transformers_reads_it(tmp_path: Path, kind: str) -> None:
+    """And so is the same model as the installed sentence-transformers saves it, in its own names."""
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(KINDS[kind](tmp_path / "ours")), device="cpu")
+    theirs.save(str(tmp_path / "theirs"))
+    texts = ["Koch", "Oberbürgermeister der Landeshauptstadt", "", "工程师", "a " * 200]
+    expected = theirs.encode(texts)
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        c = open_checkpoint(folder)
+        assert c.max_tokens == theirs.max_seq_length
+        vectors = Reference(c).encode(Tokenizer(folder / "tokenizer.json", c.max_tokens).encode(texts))
+        np.testing.assert_allclose(vectors, expected, atol=2e-6)
+    unit = np.allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+    assert unit is (kind in ("cls", "mean"))

@@ -1,0 +1,150 @@
+"""The int8 recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from calibrated import Calibrated, calibrated_of
+from checkpoints import make_checkpoint
+
+from jobonnx.parity import measure
+from jobonnx.planner import pad
+from jobonnx_export.graph import write_graph
+from jobonnx_export.quantize import Int8Recipe, LinearStatistics, linear_names, make_recipe
+
+TITLES = [
+    "Koch",
+    "Oberbürgermeister",
+    "chief executive officer",
+    "软件工程师",
+    "enfermera de quirófano",
+    "Data Scientist (m/w/d)",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(calibrated: Calibrated) -> Int8Recipe:
+    return make_recipe(calibrated.checkpoint, calibrated.statistics)
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """Outliers that int8 cannot do without smoothing."""
+    return calibrated_of(make_checkpoint(tmp_path_factory.mktemp("strong") / "tiny", outliers=15.0))
+
+
+def test_every_linear_layer_has_its_place(calibrated: Calibrated, recipe: Int8Recipe) -> None:
+    names = linear_names(calibrated.checkpoint.architecture)
+    assert len(names) == 3 * 6
+    assert set(names) == set(recipe.linears) == set(recipe.errors) == set(calibrated.statistics)
+
+
+def test_weights_come_back_within_half_a_step(calibrated: Calibrated, recipe: Int8Recipe) -> None:
+    for name, linear in recipe.linears.items():
+        i = int(name.split(".")[2])
+        smooth = recipe.scaled_values[i] if name.endswith("attention.output.dense") else linear.smooth
+        factors = 1.0 if smooth is None else smooth if name.endswith("attention.output.dense") else 1 / smooth
+        original = (calibrated.checkpoint.tensor(f"{name}.weight") * factors).T
+        assert linear.weight.dtype == np.int8
+        assert np.abs(linear.weight * linear.scale - original).max() <= linear.scale.max() * 0.5001
+        assert (np.abs(linear.weight).max(axis=0) == 127).all(), "a column that does not fill its scale"
+
+
+def test_smoothing_factors_are_powers_of_two(recipe: Int8Recipe) -> None:
+    factors = [linear.smooth for linear in recipe.linears.values() if linear.smooth is not None]
+    factors += list(recipe.scaled_values.values())
+    assert any((f != 1).any() for f in factors)
+    assert all((np.frexp(f)[0] == 0.5).all() for f in factors)
+
+
+def test_layers_that_read_the_same_input_share_its_smoothing(recipe: Int8Recipe) -> None:
+    for i in range(3):
+        q, k, v = (recipe.linears[f"encoder.layer.{i}.attention.self.{name}"].smooth for name in ("query", "key", "value"))
+        np.testing.assert_array_equal(q, k)
+        np.testing.assert_array_equal(q, v)
+
+
+def test_smoothing_changes_nothing_in_float(calibrated: Calibrated, recipe: Int8Recipe, tmp_path: Path) -> None:
+    """Attention values divided, the layer after them multiplied: the same bits, as the factors are powers of two."""
+    undone = {}
+    for i, factors in recipe.scaled_values.items():
+        name = f"encoder.layer.{i}.attention.output.dense.weight"
+        undone[name] = calibrated.checkpoint.tensor(name) * factors
+    folded = replace(calibrated.checkpoint, tensor=lambda name: undone.get(name, calibrated.checkpoint.tensor(name)))
+    write_graph(calibrated.checkpoint, tmp_path / "plain.onnx")
+    write_graph(folded, tmp_path / "smoothed.onnx", scaled_values=recipe.scaled_values)
+    vectors = [vectors_of(tmp_path / name, calibrated) for name in ("plain.onnx", "smoothed.onnx")]
+    np.testing.assert_array_equal(*vectors)
+
+
+def test_smoothing_beats_no_smoothing_where_channels_stick_out(strong: Calibrated, tmp_path: Path) -> None:
+    expected = strong.reference.encode(strong.tokenizer.encode(TITLES))
+    centred = {}
+    for alpha in (0.5, None):
+        made = make_recipe(strong.checkpoint, strong.statistics, alpha)
+        write_graph(strong.checkpoint, tmp_path / "int8.onnx", int8=made.linears, scaled_values=made.scaled_values)
+        centred[alpha] = measure(expected, vectors_of(tmp_path / "int8.onnx", strong)).mean_centred
+    assert 1 - centred[0.5] < 0.5 * (1 - centred[None]), centred
+
+
+def test_errors_rank_layers_by_what_they_cost(strong: Calibrated, tmp_path: Path) -> None:
+    made = make_recipe(strong.checkpoint, strong.statistics, None)
+    ranked = sorted(made.errors, key=lambda name: made.errors[name])
+    expected = strong.reference.encode(strong.tokenizer.encode(TITLES))
+    centred = []
+    for in_float in (ranked[:4], ranked[-4:]):
+        write_graph(strong.checkpoint, tmp_path / "int8.onnx", int8=made.without(in_float).linears)
+        centred.append(measure(expected, vectors_of(tmp_path / "int8.onnx", strong)).mean_centred)
+    best_spared, worst_spared = centred
+    assert 1 - worst_spared < 0.5 * (1 - best_spared), (centred, made.errors)
+
+
+def test_errors_see_what_smoothing_mends(strong: Calibrated) -> None:
+    smoothed, plain = (make_recipe(strong.checkpoint, strong.statistics, alpha).errors for alpha in (0.5, None))
+    assert all(smoothed[name] < plain[name] for name in smoothed if ".attention.self." in name or ".intermediate." in name)
+
+
+def test_dead_channels_and_columns_give_no_nan(calibrated: Calibrated) -> None:
+    name = "encoder.layer.0.intermediate.dense"
+    dead = calibrated.checkpoint.tensor(f"{name}.weight").copy()
+    dead[:, 3] = 0  # an input channel no one reads
+    dead[5] = 0  # an output that is always its bias
+    checkpoint = replace(calibrated.checkpoint, tensor=lambda n: dead if n == f"{name}.weight" else calibrated.checkpoint.tensor(n))
+    seen = calibrated.statistics[name]
+    silent = LinearStatistics(np.where(np.arange(len(seen.largest)) == 7, 0, seen.largest), seen.sample)
+    made = make_recipe(checkpoint, calibrated.statistics | {name: silent})
+    linear = made.linears[name]
+    assert np.isfinite(linear.scale).all()
+    assert (linear.scale > 0).all()
+    assert linear.smooth is not None
+    assert linear.smooth[3] == linear.smooth[7] == 1
+    assert (linear.weight[:, 5] == 0).all()
+    assert np.isfinite(made.errors[name])
+
+
+def test_without_leaves_layers_in_float_and_drops_their_scaled_values(recipe: Int8Recipe) -> None:
+    left = ["encoder.layer.0.attention.output.dense", "encoder.layer.2.attention.self.query"]
+    fewer = recipe.without(left)
+    assert set(recipe.linears) - set(fewer.linears) == set(left)
+    assert set(recipe.scaled_values) == {0, 1, 2}
+    assert set(fewer.scaled_values) == {1, 2}
+
+
+@pytest.mark.parametrize("part", ["attention.self.value", "attention.output.dense", "intermediate.dense"])
+def test_graph_with_layers_in_float_is_no_worse(calibrated: Calibrated, recipe: Int8Recipe, tmp_path: Path, part: str) -> None:
+    """Values in float feed an int8 layer, and the other way round."""
+    expected = calibrated.reference.encode(calibrated.tokenizer.encode(TITLES))
+    fewer = recipe.without([f"encoder.layer.{i}.{part}" for i in range(3)])
+    write_graph(calibrated.checkpoint, tmp_path / "int8.onnx", int8=fewer.linears, scaled_values=fewer.scaled_values)
+    assert measure(expected, vectors_of(tmp_path / "int8.onnx", calibrated)).mean_centred >= 0.997
+
+
+def vectors_of(path: Path, calibrated: Calibrated) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    ids, mask = pad(calibrated.tokenizer.encode(TITLES), calibrated.checkpoint.architecture.pad_id)
+    return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
