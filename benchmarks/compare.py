@@ -68,8 +68,8 @@ KNOWN_PEERS = (
     Peer("st-openvino", _ST, "openvino", {"backend": "openvino", "file_name": _OPENVINO_FILE}, _OPENVINO_FILE, ("openvino",)),
     Peer("st-openvino-int8", _ST, "openvino", {"backend": "openvino", "file_name": _NNCF_FILE}, _NNCF_FILE, _NNCF),
     # The same file without sentence-transformers around it: OpenVINO at its best for one title, and in bulk.
-    Peer("openvino-int8", _OPENVINO, "openvino", {"streams": 1, "batch_size": 64}, _NNCF_FILE, _NNCF),
-    Peer("openvino-int8-2-streams", _OPENVINO, "openvino", {"streams": 2, "batch_size": 64}, _NNCF_FILE, _NNCF),
+    Peer("openvino-int8", _OPENVINO, "openvino", {"streams": 1, "batch_size": 32}, _NNCF_FILE, _NNCF),
+    Peer("openvino-int8-2-streams", _OPENVINO, "openvino", {"streams": 2, "batch_size": 32}, _NNCF_FILE, _NNCF),
 )
 
 

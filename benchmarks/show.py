@@ -22,7 +22,7 @@ def tables(report: Report) -> str:
     """Bulk, latency, cost and accuracy, limits; and what did not run."""
     found = [(cell, summary) for cell in report.cells if (summary := summarise(cell, report.shape, report.workload))]
     found.sort(key=lambda pair: -pair[1].titles_per_second)
-    parts = [_heading(report), _bulk(report, found), _latency(report, found), _cost(found), _limits(report)]
+    parts = [_heading(report), _bulk(report, found), _latency(report, found), _against(found), _cost(found), _limits(report)]
     missing = [f"- {cell.name}: {cell.status}: {cell.reason}" for cell in report.cells if cell.reason]
     return "\n\n".join([part for part in parts if part] + (["\n".join(missing)] if missing else [])) + "\n"
 
@@ -85,8 +85,20 @@ def _latency(report: Report, found: list[tuple[Cell, Summary]]) -> str:
     return _table([*head, "8: p50", "p95", "p99", "32: p50", "p95", "p99", "32 equal: p50", "mixed/equal"], rows)
 
 
+def _against(found: list[tuple[Cell, Summary]]) -> str:
+    """Each of ours against each peer."""
+    ours, peers = ([cell for cell, _ in found if cell.family == family] for family in ("jobonnx", "peer"))
+    if not ours or not peers:
+        return ""
+    head = [peer.name for peer in peers]
+    bulk = [[cell.name, *(_times(bulk_ratio(cell, peer)) for peer in peers)] for cell in ours]
+    one = [[cell.name, *(_times(one_ratio(cell, peer)) for peer in peers)] for cell in ours]
+    return _table(["times as fast in bulk as", *head], bulk) + "\n\n" + _table(["time of one title over that of", *head], one)
+
+
 def _cost(found: list[tuple[Cell, Summary]]) -> str:
     rows = []
+    smallest = min((cell.peak_bytes for cell, _ in found if cell.family == "peer" and cell.peak_bytes), default=None)
     for cell, s in found:
         p = cell.parity or {}
         rows.append(
@@ -95,24 +107,15 @@ def _cost(found: list[tuple[Cell, Summary]]) -> str:
                 f"{s.load:.1f}",
                 f"{1000 * s.first_call:.0f}",
                 _gigabytes(cell.peak_bytes),
+                _times(cell.peak_bytes / smallest if cell.peak_bytes and smallest else None),
                 _gigabytes(cell.anonymous_peak_bytes),
                 *(f"{p[key]:.6f}" if p else "" for key in ("mean_cosine", "min_cosine", "mean_centred", "min_centred")),
                 f"{p['top10_overlap']:.3f}" if p else "",
                 "" if cell.batch_cosine is None else f"{cell.batch_cosine:.7f}",
             ]
         )
-    head = [
-        "cost and accuracy",
-        "load, s",
-        "first call, ms",
-        "peak, GB",
-        "of it anonymous, GB",
-        "mean cosine",
-        "min",
-        "mean centred",
-        "min",
-    ]
-    return _table([*head, "top-10 overlap", "min cosine alone/batched"], rows)
+    head = ["cost and accuracy", "load, s", "first call, ms", "peak, GB", "x smallest peer", "of it anonymous, GB"]
+    return _table([*head, "mean cosine", "min", "mean centred", "min", "top-10 overlap", "min cosine alone/batched"], rows)
 
 
 def _limits(report: Report) -> str:

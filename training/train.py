@@ -19,7 +19,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from baseline import Tfidf
 from data import (
     LEXICON,
     Pair,
+    Retrieval,
     load_csco,
     load_esco,
     load_lexicon,
@@ -155,35 +156,56 @@ def run(
     (options.output / "loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses), encoding="utf-8")
 
 
-def train_small(options: argparse.Namespace, recipe: Recipe) -> None:
-    """Make the small model: tokenizer, guide vectors, pairs, model, training, checkpoint."""
+@dataclass(frozen=True)
+class Material:
+    """What a run from job titles needs besides a model."""
+
+    sets: dict[str, Dataset]
+    tasks: dict[str, Retrieval]
+    pieces: Path  # the SentencePiece model
+    vectors: torch.Tensor  # the guide's, see guide_vectors
+    ids: dict[str, int]
+
+    def loss(self, model: SentenceTransformer, recipe: Recipe) -> GuidedLoss:
+        """The recipe's loss for `model`, with the guide looked up."""
+        guide = GuideTable(self.vectors, model.tokenizer, recipe.max_seq_length)
+        return GuidedLoss(model, guide, **recipe.loss, distil=recipe.distil)
+
+    def collator(self, recipe: Recipe) -> TitleCollator:
+        """The recipe's sampled subwords."""
+        seed = recipe.arguments["seed"]
+        return TitleCollator(subword_sampler(self.pieces, recipe.sampling, seed), self.ids, recipe.longest, seed)
+
+
+def prepare(options: argparse.Namespace, recipe: Recipe) -> Material:
+    """Read the titles, make the tokenizer and the guide's vectors unless the output folder has them, draw the pairs."""
     groups = load_esco(options.esco) + load_onet(options.onet) + load_csco(options.csco) + load_lexicon(options.lexicon)
     corpus = split(groups, recipe.held_out)
     seed = recipe.arguments["seed"]
-    tasks = validation_sets(corpus, seed)
-    if options.baseline:
-        scores = {name: score(Tfidf(task.corpus.values()), name, task) for name, task in tasks.items() if task.queries}
-        print("TF-IDF baseline:", *(f"{name} {value:.3f}" for name, value in scores.items()), flush=True)
-        (options.output / "baseline.json").write_text(json.dumps(scores) + "\n", encoding="utf-8")
     pieces = options.output / "tokenizer" / "sentencepiece.bpe.model"
     if not pieces.exists():
         train_tokenizer(corpus.texts(), pieces.parent, recipe.pieces, seed, recipe.max_seq_length, options.like)
-    table, ids = guide_vectors(corpus, options.output / "guide.npz")
+    vectors, ids = guide_vectors(corpus, options.output / "guide.npz")
     pairs = training_sets(corpus, recipe.pairs, recipe.shares, recipe.sources, seed)
-    model = build(options.output / "fresh", pieces.parent, recipe.size, recipe.max_seq_length)
+    sets = {name: as_dataset(rows) for name, rows in pairs.items()}
+    tasks = {name: task for name, task in validation_sets(corpus, seed).items() if task.queries}
+    return Material(sets, tasks, pieces, vectors, ids)
+
+
+def train_small(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Make the small model: tokenizer, guide vectors, pairs, model, training, checkpoint."""
+    material = prepare(options, recipe)
+    if options.baseline:
+        scores = {name: score(Tfidf(task.corpus.values()), name, task) for name, task in material.tasks.items()}
+        print("TF-IDF baseline:", *(f"{name} {value:.3f}" for name, value in scores.items()), flush=True)
+        (options.output / "baseline.json").write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    model = build(options.output / "fresh", material.pieces.parent, recipe.size, recipe.max_seq_length)
     start_as_mean(model)
     train_unpadded(model)
     print(f"parameters: {sum(parameter.numel() for parameter in model.parameters()):,}", flush=True)
-    guide = GuideTable(table, model.tokenizer, recipe.max_seq_length)
-    run(
-        options,
-        recipe,
-        model,
-        GuidedLoss(model, guide, **recipe.loss, distil=recipe.distil),
-        {name: as_dataset(rows) for name, rows in pairs.items()},
-        Validation(tasks, options.output / "validation.jsonl"),
-        TitleCollator(subword_sampler(pieces, recipe.sampling, seed), ids, recipe.longest, seed),
-    )
+    evaluator = Validation(material.tasks, options.output / "validation.jsonl")
+    loss = material.loss(model, recipe)
+    run(options, recipe, model, loss, material.sets, evaluator, material.collator(recipe))
     save_half(model, options.output / "checkpoint")
 
 
@@ -204,16 +226,21 @@ def train_seed(options: argparse.Namespace, recipe: Recipe) -> None:
     model.save_pretrained(str(options.output / "checkpoint"), create_model_card=False)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="print both configurations as JSON and stop")
-    parser.add_argument("--output", type=Path, help="folder for everything the run writes")
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """The options that name the files of job titles."""
     parser.add_argument("--esco", type=Path, help="folder of occupations_{en,de,es}.csv (ESCO 1.2)")
     parser.add_argument("--onet", type=Path, help="folder of O*NET's title files (tab-separated text)")
     parser.add_argument("--csco", type=Path, help="csco22.csv")
     parser.add_argument("--lexicon", type=Path, default=LEXICON, help="titles in en, de, es, zh; the package's own")
     parser.add_argument("--like", type=Path, help="XLM-R's or bge-m3's tokenizer.json, for its exact normaliser")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="print both configurations as JSON and stop")
+    parser.add_argument("--output", type=Path, help="folder for everything the run writes")
+    add_sources(parser)
     parser.add_argument("--baseline", action="store_true", help="score the TF-IDF baseline on the validation sets too")
     parser.add_argument("--base", help="fine-tune this sentence-transformers model by the card's recipe instead")
     parser.add_argument("--data", type=Path, help="TalentCLEF Task A folder, with --base")

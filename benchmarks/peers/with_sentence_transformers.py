@@ -50,6 +50,8 @@ def load(folder: str, *, backend: str, dtype: str = "float32", file_name: str | 
     from sentence_transformers import SentenceTransformer
 
     settings = {"torch_dtype": dtype} if backend == "torch" else {"file_name": file_name} if file_name else {}
+    if backend == "onnx":
+        settings["provider"] = "CPUExecutionProvider"  # its own choice is the first of the list, which names one for the cloud
     model = SentenceTransformer(folder, backend=backend, model_kwargs=settings, local_files_only=True, device="cpu")
     details: dict[str, Any] = {"backend": backend, "dtype": {"bfloat16": "bf16"}.get(dtype, "fp32")}
     if backend == "torch":

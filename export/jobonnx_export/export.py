@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ from jobonnx.bundle import (
 )
 from jobonnx.errors import JobonnxError
 from jobonnx.parity import Parity, shortfalls
+from jobonnx.session import import_onnxruntime
 from jobonnx.tokenizer import Tokenizer
 from jobonnx.verify import measure_graph
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
@@ -43,7 +45,7 @@ from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_
 
 VARIANTS = ("fp32", "fp16", "int8")
 _TARGETS = {"fp32": "cpu", "fp16": "cuda", "int8": "cpu"}
-_TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
+_TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
 _COPIED = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json")
 Report = Callable[[str], None]
 
@@ -134,7 +136,7 @@ def export(
                 made = [_float(work, "fp32", half=False), portable]
             for graph in made:
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
-                if missed and (not allow_degraded or np.isnan(graph.parity["min_cosine"])):
+                if missed and (not allow_degraded or None in graph.parity.values()):  # NaN is beyond degraded
                     rejected.append({**asdict(graph), "missed": missed})
                     _remove_graph(folder / graph.path)
                 else:
@@ -168,7 +170,11 @@ def export(
                 path.relative_to(folder).as_posix(): describe_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
             },
             rejected=tuple(rejected),
-            tools={"python": platform.python_version(), **{tool: version(tool) for tool in _TOOLS}},
+            tools={
+                "python": platform.python_version(),
+                **{tool: version(tool) for tool in _TOOLS},
+                "onnxruntime": import_onnxruntime().__version__,
+            },
         )
         write_manifest(bundle)
     return Bundle.open(output)
@@ -199,8 +205,10 @@ def _beside(output: Path) -> Iterator[Path]:
         folder.chmod(0o755)
         os.rename(folder, output)
     except OSError as error:
-        reason = error.strerror or error
-        raise JobonnxError(f"{output}: writing the bundle failed ({reason}); free some space and try again") from None
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        raise JobonnxError(
+            f"{output}: the export failed ({error}); {'free some space' if full else 'mend that'} and try again"
+        ) from None
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not stop the clean-up

@@ -219,11 +219,13 @@ def _plain_attention(g: _Graph, queries: str, keys: str, values: str, mask: str,
     k = g.op("Transpose", g.op("Reshape", keys, split), perm=[0, 2, 3, 1])
     v = g.op("Transpose", g.op("Reshape", values, split), perm=[0, 2, 1, 3])
     scores = g.op("Mul", g.op("MatMul", q, k), g.const("1/sqrt(width)", np.array(1 / np.sqrt(width), real)))
+    if real is not np.float32:  # softmax in float32, whatever comes before and after
+        scores = g.op("Cast", scores, to=TensorProto.FLOAT)
     padding = g.op("Sub", g.const("one", np.array(1, np.int32)), g.op("Unsqueeze", mask, g.ints(1, 2)))
-    padding = g.op(
-        "Mul", g.op("Cast", padding, to=helper.np_dtype_to_tensor_dtype(np.dtype(real))), g.const("masked", np.array(_MASKED, real))
-    )
+    padding = g.op("Mul", g.op("Cast", padding, to=TensorProto.FLOAT), g.const("masked", np.array(_MASKED, np.float32)))
     shares = g.op("Softmax", g.op("Add", scores, padding), axis=-1)
+    if real is not np.float32:
+        shares = g.op("Cast", shares, to=TensorProto.FLOAT16)
     return g.op("Reshape", g.op("Transpose", g.op("MatMul", shares, v), perm=[0, 2, 1, 3]), g.ints(0, -1, a.hidden))
 
 

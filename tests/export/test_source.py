@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import Hub, serve_hub
@@ -79,6 +80,19 @@ def test_weights_in_a_bin_file_are_downloaded_where_there_are_no_others(hub: Hub
     assert f"{folder}pytorch_model.bin" in _located(hub.run(LOCATE, NAME))["files"]
 
 
+def test_push_during_the_download_mixes_nothing(hub: Hub) -> None:
+    commit = hub.push(NAME, SETTINGS | {"pytorch_model.bin": b"tensors"})
+
+    def push_once(name: str) -> None:
+        hub.on_download = lambda name: None
+        hub.push(NAME, SETTINGS | {"pytorch_model.bin": b"others"})
+
+    hub.on_download = push_once
+    found = _located(hub.run(LOCATE, NAME))
+    assert found["revision"] == commit != hub.repositories[NAME].names["main"]
+    assert "pytorch_model.bin" in found["files"]
+
+
 def test_default_is_the_models_own_repository(hub: Hub, tmp_path: Path) -> None:
     """`jobonnx export` without a SOURCE asks for it, and gives up on the first thing that is missing."""
     hub.push(DEFAULT, {"modules.json": b"not json"})
@@ -126,9 +140,9 @@ def test_other_revision_than_the_cached_one_is_not_passed_off(hub: Hub) -> None:
     assert "at revision v1" in _sentence(hub.run(LOCATE, NAME, "v1", offline=True))
 
 
-def _located(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+def _located(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 

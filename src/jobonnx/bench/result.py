@@ -103,7 +103,7 @@ class Summary:
     eight: Timing
     thirty_two: Timing
     thirty_two_equal: Timing
-    mixed_over_equal: float  # time of 32 mixed titles over that of the same tokens in equal lengths, paired by round
+    mixed_over_equal: float  # time of 32 mixed titles over that of the same tokens in equal lengths, group by group
     load: float
     first_call: float
     cpu_per_1000_titles: float
@@ -175,7 +175,7 @@ def summarise(cell: Cell, shape: Shape, workload: dict[str, Any]) -> Summary | N
         eight=timing([r.eight for r in rounds]),
         thirty_two=timing([r.thirty_two for r in rounds]),
         thirty_two_equal=timing([r.thirty_two_equal for r in rounds]),
-        mixed_over_equal=_ratio_of_rounds(rounds, lambda r: sum(r.thirty_two), rounds, lambda r: sum(r.thirty_two_equal)),
+        mixed_over_equal=statistics.median(_mixed_over_equal(r) for r in rounds),
         load=statistics.median(cell.loads),
         first_call=statistics.median(cell.first_calls),
         cpu_per_1000_titles=1000 * statistics.median(r.bulk_cpu for r in rounds) / titles,
@@ -204,6 +204,10 @@ def one_ratio(cell: Cell, other: Cell) -> float | None:
     if not cell.rounds or not other.rounds:
         return None
     return _ratio_of_rounds(cell.rounds, lambda r: statistics.median(r.one), other.rounds, lambda r: statistics.median(r.one))
+
+
+def _mixed_over_equal(r: Round) -> float:
+    return statistics.median(mixed / equal for mixed, equal in zip(r.thirty_two, r.thirty_two_equal, strict=True))
 
 
 def _ratio_of_rounds(
