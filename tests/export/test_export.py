@@ -350,7 +350,7 @@ def small_disk() -> Iterator[None]:
 
 
 def test_full_disk(checkpoint: Path, place: Path, few_texts: None, small_disk: None) -> None:
-    with pytest.raises(JobonnxError, match=r"writing the bundle failed .*free some space") as caught:
+    with pytest.raises(JobonnxError, match=r"the export failed .*free some space") as caught:
         export(str(checkpoint), place / "out", ["fp16"])
     assert "File too large" in str(caught.value)
     assert empty(place)
