@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
+from hub_server import Hub, serve_hub
 
 from jobonnx import Encoder
 
@@ -17,6 +19,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     patch.setenv("TOKENIZERS_PARALLELISM", "true")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub of one's own, on this machine."""
+    with serve_hub(tmp_path / "home") as hub:
+        yield hub
 
 
 @pytest.fixture(scope="session")

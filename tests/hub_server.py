@@ -22,6 +22,8 @@ from typing import Any
 from urllib.parse import unquote
 
 Files = Mapping[str, bytes]
+CLI = "from jobonnx.cli import main; main()"  # the command line, for `Hub.process`
+CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
 @dataclass

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import Hub, read_files, serve_hub
+from hub_server import CLI, CLOSED, Hub
 
 from jobonnx import Encoder
 
@@ -19,14 +18,6 @@ from jobonnx import Encoder
 encoder = Encoder(sys.argv[1], variant="int8", provider="cpu", revision=sys.argv[2] if len(sys.argv) > 2 else None)
 print(json.dumps({"folder": str(encoder.bundle.folder), "vector": encoder.encode("Koch").tolist()}))
 """
-CLI = "from jobonnx.cli import main; main()"
-CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serve_hub(tmp_path / "home") as hub:
-        yield hub
 
 
 def test_bundle_loads_from_the_cache_the_hub_library_makes(hub: Hub, bundle: Path) -> None:

@@ -24,7 +24,7 @@ pytest.importorskip("sentencepiece", reason="making a tokenizer needs the packag
 ROOT = Path(__file__).parents[1]
 SEED_FOLDER = ROOT.parent / "shared" / "data" / "jobbge-m3"
 TRAINING = ROOT / "training"
-MODULES = ("baseline", "data", "guide", "model", "recipe", "tokenizer", "train", "validation")
+MODULES = ("baseline", "data", "guide", "model", "outlier_twin", "recipe", "tokenizer", "train", "validation")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -336,6 +336,39 @@ def test_model_starts_as_a_bag_of_subwords(tiny):
     vectors = tiny.encode(["ship baker assistant", "assistant ship baker", "court weaver"])
     assert vectors[0] @ vectors[1] > 0.9
     assert vectors[0] @ vectors[2] < vectors[0] @ vectors[1]
+
+
+def test_outlier_channels_are_large_constant_and_frozen(tiny):
+    from model import start_as_mean
+    from outlier_twin import OFFSETS, add_outliers, freeze_outliers, layer_norms
+
+    start_as_mean(tiny)
+    titles = ["ship baker", "court weaver", "metal plumber", "film tailor", "glass welder", "工", "Maler bank"]
+    before = tiny.encode(titles)
+    channels = [3, 11, 30]
+    add_outliers(tiny, titles, channels, OFFSETS)
+    freeze_outliers(tiny, channels)
+    norms = [norm for norm, readers in layer_norms(tiny[0].auto_model) if readers]
+    assert len(norms) == 2 * TINY["num_hidden_layers"]
+    seen = []
+    for norm in norms:
+        norm.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    after = tiny.encode(titles)
+    for output in seen:
+        torch.testing.assert_close(output[..., channels], torch.tensor(OFFSETS).expand_as(output[..., channels]), atol=0.5, rtol=0)
+        assert output[..., channels].abs().min() > output.abs().flatten(0, -2).median(0).values.median() * 5
+    centred = [vectors - vectors.mean(0) for vectors in (before, after)]
+    alike = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*centred, strict=True)]
+    assert np.mean(alike) > 0.6  # three of 32 channels are gone
+
+    tiny.train()
+    tiny(dict(tiny.tokenizer(titles, padding=True, return_tensors="pt")))["sentence_embedding"][:, 0].sum().backward()
+    for norm, readers in layer_norms(tiny[0].auto_model):
+        if readers:
+            assert not norm.bias.grad[channels].any()
+            assert not norm.weight.grad[channels].any()
+            assert norm.bias.grad.any()
+            assert not any(reader.weight.grad[:, channels].any() for reader in readers)
 
 
 def features(tokenizer, titles: list[str]) -> dict:

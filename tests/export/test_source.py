@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Hub, serve_hub
+from hub_server import CLI, CLOSED, Hub
 
 from jobonnx.errors import JobonnxError
 from jobonnx_export.source import DEFAULT, locate
@@ -25,14 +24,6 @@ print(json.dumps({"name": found.name, "revision": found.revision, "files": files
 SETTINGS = {name: name.encode() for name in ("config.json", "modules.json", "tokenizer.json", "1_Pooling/config.json")}
 CHECKPOINT = SETTINGS | {"model.safetensors": b"tensors"}
 UNUSED = {"onnx/model.onnx": b"graph", "onnx/config.json": b"{}", "README.md": b"card", "pytorch_model.bin": b"the same again"}
-CLI = "from jobonnx.cli import main; main()"
-CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serve_hub(tmp_path / "home") as hub:
-        yield hub
 
 
 def test_folder_is_named_without_its_path(tmp_path: Path) -> None:
