@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import CLI, CLOSED, Hub
+from hub_server import CLI, CLOSED, Hub, read_files
 
 from jobonnx import Encoder
 
