@@ -475,6 +475,7 @@ def test_small_run_survives_a_kill_and_leaves_a_half_precision_checkpoint(small_
 
     model = SentenceTransformer(str(run / "checkpoint"), device="cpu")
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
+    assert json.loads((run / "checkpoint" / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_cls_token"]
     assert isinstance(model.tokenizer, XLMRobertaTokenizerFast)
     assert model.max_seq_length == 32
     assert np.allclose(np.linalg.norm(model.encode(["ship baker"]), axis=1), 1, atol=1e-3)

@@ -2,5 +2,9 @@
 # Exports the small model into the package: run it after training, and after a change that alters the int8 graph.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp -r training/checkpoint "$work/jobonnx-small" # the folder's name is the model's name
+jobonnx export "$work/jobonnx-small" -o "$work/small" --variant int8
 rm -rf src/jobonnx/data/small
-jobonnx export training/checkpoint -o src/jobonnx/data/small --variant int8
+mv "$work/small" src/jobonnx/data/small

@@ -13,6 +13,8 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
 
+OTHER_POOLING = ("mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+
 
 def build(folder: Path, tokenizer: Path, size: dict[str, Any], max_length: int) -> SentenceTransformer:
     """A fresh model with CLS pooling and L2 normalisation on the tokenizer saved in `tokenizer`.
@@ -121,7 +123,10 @@ def train_unpadded(model: SentenceTransformer) -> None:
 
 
 def save_half(model: SentenceTransformer, folder: Path) -> None:
-    """Write the checkpoint: fp16 safetensors, which are the model, in the folder layout of the card's model."""
+    """Write the checkpoint: fp16 safetensors, which are the model, in the folder layout of the card's model.
+
+    Module names and pooling settings are written as every sentence-transformers since version 2 reads them.
+    """
     model.half().save_pretrained(str(folder), create_model_card=False)
     names = ("Transformer", "Pooling", "Normalize")
     modules = [
@@ -136,4 +141,10 @@ def save_half(model: SentenceTransformer, folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
     settings = {"max_seq_length": model.max_seq_length, "do_lower_case": False}
     (folder / "sentence_bert_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    mode = "pooling_mode_cls_token"
+    modes = (mode, *(f"pooling_mode_{name}" for name in OTHER_POOLING))
+    pooling = {"word_embedding_dimension": model[0].auto_model.config.hidden_size}
+    pooling |= {name: name == mode for name in modes} | {"include_prompt": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling, indent=2) + "\n", encoding="utf-8")
     (folder / "2_Normalize").mkdir(exist_ok=True)
+    (folder / "model.safetensors").chmod(0o644)
