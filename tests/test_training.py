@@ -253,9 +253,8 @@ def test_validation_tasks_ask_for_the_held_out_titles(corpus):
 def pieces(corpus, tmp_path_factory) -> Path:
     from tokenizer import train_tokenizer
 
-    like = SEED_FOLDER / "tokenizer.json"
     folder = tmp_path_factory.mktemp("tokenizer")
-    return train_tokenizer(corpus.texts(), folder, 200, 1, 32, like if like.exists() else None)
+    return train_tokenizer(corpus.texts(), folder, 200, 1, 32)
 
 
 def test_tokenizer_is_laid_out_as_xlm_roberta(pieces):

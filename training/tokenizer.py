@@ -22,12 +22,12 @@ def vary_case(text: str, rng: random.Random) -> str:
     return text.title() if draw < 0.85 else text[:1].upper() + text[1:]
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, max_length: int, like: Path | None) -> Path:
+def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, max_length: int) -> Path:
     """Train `pieces` ids in all on `texts` and write tokenizer.json and its kin to `folder`.
 
     Built as XLM-R's was: SentencePiece's own nmt_nfkc normaliser, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2,
     <unk> 3, then the pieces in SentencePiece's order, and <mask> last. SentencePiece's normaliser has followed Unicode
-    since XLM-R was made (174 code points differ); `like`, XLM-R's or bge-m3's tokenizer.json, gives the original.
+    since XLM-R was made: 174 code points differ, none of them in the training titles.
     Returns the SentencePiece model's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,19 +49,16 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
     corpus.unlink()
     model = folder / "sentencepiece.bpe.model"
     slow = XLMRobertaTokenizer(vocab_file=str(model))
-    fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow, like), model_max_length=max_length)
+    fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
     fast.save_pretrained(folder)
     return model
 
 
-def _convert(slow: XLMRobertaTokenizer, like: Path | None) -> Tokenizer:
+def _convert(slow: XLMRobertaTokenizer) -> Tokenizer:
     tokenizer = convert_slow_tokenizer(slow)
     # As in the published tokenizer.json; the converter's normaliser and pre-tokenizer have changed since.
-    if like is not None:
-        tokenizer.normalizer = Tokenizer.from_file(str(like)).normalizer
-    else:
-        charsmap = slow_charsmap(slow)
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), normalizers.Replace(Regex(" {2,}"), " ")])
+    charsmap = slow_charsmap(slow)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(

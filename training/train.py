@@ -184,7 +184,7 @@ def prepare(options: argparse.Namespace, recipe: Recipe) -> Material:
     seed = recipe.arguments["seed"]
     pieces = options.output / "tokenizer" / "sentencepiece.bpe.model"
     if not pieces.exists():
-        train_tokenizer(corpus.texts(), pieces.parent, recipe.pieces, seed, recipe.max_seq_length, options.like)
+        train_tokenizer(corpus.texts(), pieces.parent, recipe.pieces, seed, recipe.max_seq_length)
     vectors, ids = guide_vectors(corpus, options.output / "guide.npz")
     pairs = training_sets(corpus, recipe.pairs, recipe.shares, recipe.sources, seed)
     sets = {name: as_dataset(rows) for name, rows in pairs.items()}
@@ -232,7 +232,6 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--onet", type=Path, help="folder of O*NET's title files (tab-separated text)")
     parser.add_argument("--csco", type=Path, help="csco22.csv")
     parser.add_argument("--lexicon", type=Path, default=LEXICON, help="titles in en, de, es, zh; the package's own")
-    parser.add_argument("--like", type=Path, help="XLM-R's or bge-m3's tokenizer.json, for its exact normaliser")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
