@@ -1,0 +1,72 @@
+"""The small trained model: every variant of it is exact enough, and ranks as well as its fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from checkpoints import ROOT, SHARED
+
+from jobonnx import Bundle, Encoder
+from jobonnx.datasets import read_folder
+from jobonnx.evaluation import compare, evaluate
+from jobonnx.titles import read_titles
+
+CHECKPOINT = ROOT / "training" / "checkpoint"
+AVATURE = SHARED / "avature_jobtitlesimilarity"
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from jobonnx_export.export import export
+
+    folder = tmp_path_factory.mktemp("small") / "bundle"
+    export(str(CHECKPOINT), folder)
+    return folder
+
+
+def test_every_variant_passes_its_tolerance(exported: Path) -> None:
+    bundle = Bundle.open(exported)
+    assert bundle.variants == ("fp32", "fp16", "int8")
+    assert not bundle.rejected
+    assert bundle.default_variant == "int8"
+    assert "float=none" in bundle.recipe("int8")
+
+
+def test_the_bundle_in_the_package_was_made_from_the_checkpoint(exported: Path) -> None:
+    """An exporter that changed int8 without `training/bundle.sh` shows here."""
+    assert Bundle.open().fingerprint("int8") == Bundle.open(exported).fingerprint("int8")
+    titles = ["Volksvertreter", "nurse", "厨师", "jefe de cocina", "Koch"]
+    here, there = Encoder(provider="cpu").encode(titles), Encoder(exported, provider="cpu").encode(titles)
+    assert abs((here * there).sum(axis=1) - 1).max() < 1e-3
+
+
+def test_weights_are_small_enough_to_commit() -> None:
+    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 16 * MEGABYTE
+    assert sum(entry["size"] for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
+
+
+def test_kin_come_first() -> None:
+    encoder = Encoder(provider="cpu")
+    titles = [title for title in read_titles() if title != "Volksvertreter"]
+    scores = encoder.similarity(encoder.encode("Volksvertreter"), encoder.encode(titles))[0]
+    best = [titles[i] for i in scores.argsort()[::-1][:10]]
+    assert {"Abgeordneter", "Parlamentarier"} <= set(best)
+
+
+@pytest.mark.skipif(not AVATURE.is_dir(), reason="needs the Avature evaluation sets (../shared/data/avature_jobtitlesimilarity)")
+@pytest.mark.parametrize(("language", "least"), [("en", 1.1), ("es", 1.0), ("de", 0.8), ("zh", 0.8)])
+def test_ranking_beats_the_baseline_and_int8_loses_nothing(exported: Path, language: str, least: float) -> None:
+    import sys
+
+    sys.path.insert(0, str(ROOT / "training"))
+    try:
+        from baseline import Tfidf
+    finally:
+        sys.path.pop(0)
+    dataset = read_folder(AVATURE / language)
+    fp32, int8 = (evaluate(Encoder(exported, variant=v, provider="cpu"), dataset) for v in ("fp32", "int8"))
+    baseline = evaluate(Tfidf(dataset.corpus.values()), dataset)
+    assert fp32.means["cosine_map@200"] >= least * baseline.means["cosine_map@200"]
+    assert compare(int8, fp32)["cosine_ndcg@20"].mean >= -0.005
