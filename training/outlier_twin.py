@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="the trained small model")
     parser.add_argument("--output", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--twin", type=Path, required=True, help="folder for the twin")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=450)
     add_sources(parser)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=JSON", help="change the recipe")
     options = parser.parse_args(arguments)
