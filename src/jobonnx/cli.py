@@ -14,6 +14,7 @@ import click
 
 from jobonnx.cli_evaluate import evaluate, rank
 from jobonnx.errors import JobonnxError
+from jobonnx.tokenizer import without_lone_surrogates
 
 if TYPE_CHECKING:
     from jobonnx.bundle import Bundle
@@ -227,7 +228,7 @@ def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | 
     from jobonnx.matching import top_k
     from jobonnx.titles import read_titles
 
-    queries = tuple(map(_unescaped, queries))
+    queries = tuple(map(without_lone_surrogates, queries))
     encoder = _load(model, **options)
     titles = [t for t in dict.fromkeys(_read_file(corpus)) if t.strip()] if corpus is not None else read_titles()
     if not titles:
@@ -266,13 +267,8 @@ def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
     if texts and path is not None:
         raise click.UsageError("give titles as arguments or in a --file, not both")
     if texts:
-        return [_unescaped(text) for text in texts]
+        return [without_lone_surrogates(text) for text in texts]  # what was not UTF-8, so that it can be printed
     return _read_file(path) if path is not None else _lines(sys.stdin.buffer.read(), "stdin")
-
-
-def _unescaped(argument: str) -> str:
-    """An argument with what was not UTF-8 in it (lone surrogates, to Python) replaced by U+FFFD, so that it can be printed."""
-    return argument.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _read_file(path: Path) -> list[str]:

@@ -75,5 +75,10 @@ def _valid(text: object, position: int) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return without_lone_surrogates(text)
     return text
+
+
+def without_lone_surrogates(text: str) -> str:
+    """The text with every lone surrogate replaced by U+FFFD; a pair of them becomes the character it stands for."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
