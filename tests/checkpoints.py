@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jobonnx.titles import read_titles
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+AVATURE = SHARED / "avature_jobtitlesimilarity"
+needs_avature = pytest.mark.skipif(not AVATURE.is_dir(), reason=f"no Avature job titles in {AVATURE}")
 MAX_TOKENS = 96
 
 

@@ -2,10 +2,10 @@
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import AVATURE, needs_avature
 
 from jobonnx.datasets import (
     Counts,
@@ -19,10 +19,6 @@ from jobonnx.datasets import (
     write_run,
 )
 from jobonnx.errors import JobonnxError
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-AVATURE = SHARED / "avature_jobtitlesimilarity"
-needs_avature = pytest.mark.skipif(not AVATURE.is_dir(), reason=f"no Avature job titles in {AVATURE}")
 
 QUERIES, CORPUS = "1\tnurse\n2\tcook\n", "7\tstaff nurse\n8\tchef\n9\tbaker\n"
 QRELS = "1\t0\t7\t1\n2\t0\t8\t1\n2\t0\t9\t0\n"

@@ -1,11 +1,11 @@
 """Metrics against sentence-transformers' evaluator, against trec_eval's known answers and against hand computation."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from checkpoints import AVATURE, needs_avature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.evaluation import InformationRetrievalEvaluator
@@ -25,10 +25,6 @@ from jobonnx.evaluation import (
     ranking_metrics,
     trec_metrics,
 )
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-AVATURE = SHARED / "avature_jobtitlesimilarity"
-needs_avature = pytest.mark.skipif(not AVATURE.is_dir(), reason=f"no Avature job titles in {AVATURE}")
 
 NAMES = [f"{m}@{k}" for m in ("accuracy", "precision", "recall", "ndcg", "mrr") for k in CUTOFFS]
 NAMES += [f"map@{k}" for k in MAP_CUTOFFS]
