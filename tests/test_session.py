@@ -36,6 +36,29 @@ def test_runs_arrays_to_arrays_and_shows_what_took_the_nodes(graph: Path) -> Non
     assert opened.nodes["CPUExecutionProvider"] > 50
 
 
+def test_int8_products_are_exact_on_every_cpu(tmp_path: Path) -> None:
+    """Without VNNI an x86 CPU adds pairs of u8 x s8 products in 16 bits; the largest ones would overflow there."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = np.full((64, 16), 127, np.int8)
+    whole = {"scale": np.float32(1), "scales": np.ones(16, np.float32), "zero": np.uint8(128), "weight": weight}
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["x"], to=TensorProto.UINT8),
+        helper.make_node(
+            "MatMulIntegerToFloat", ["x", "weight", "scale", "scales", "zero"], ["y"], domain="com.microsoft", name="product"
+        ),
+    ]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch", "k"]) for n in ("input_ids", "attention_mask")]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "n"])
+    constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in whole.items()]
+    graph = helper.make_graph(nodes, "product", inputs, [output], constants)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "product.onnx")
+    x = np.array([[255] * 64, [1] * 64, [0, 255] * 32], np.int64)
+    expected = (x - 128) @ weight.astype(np.int64)
+    np.testing.assert_array_equal(open_session(tmp_path / "product.onnx", "cpu").run(x, x), expected.astype(np.float32))
+
+
 def test_threads_are_as_asked_or_as_many_as_this_process_may_use(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = open_session(graph, "cpu", threads=3)
     assert asked.threads == asked._session.get_session_options().intra_op_num_threads == 3

@@ -84,6 +84,9 @@ def open_session(graph: Path, provider: str, threads: int | None = None) -> Sess
     options.inter_op_num_threads = 1  # the graph is a chain: nothing to run side by side
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # x86 CPUs without VNNI add two u8 x s8 products in 16 bits, which overflows; this has them compute exactly (u8 x u8), so
+    # that int8 gives the same vectors on every CPU. Others ignore it. See docs/decisions.md for what it costs.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     # Scalar kernels, slower than the Add and LayerNormalization they replace; see docs/decisions.md.
     disabled = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"] if provider == "cpu" else []
     shapes = [] if provider == "cpu" else ["CPUExecutionProvider"]  # for shape arithmetic; `Session.nodes` shows what went there

@@ -65,7 +65,9 @@ def padded(rows: Sequence[Sequence[int]], width: int = 0) -> dict[str, Any]:
 
 
 def open_graph(path: Path) -> Any:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the README tells outside users
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def write(source: Calibrated, kind: str, path: Path) -> Engine:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from calibrated import Calibrated, calibrated_of
 from checkpoints import make_checkpoint
 
 from jobonnx.parity import measure
 from jobonnx.planner import pad
+from jobonnx.session import open_session
 from jobonnx_export.graph import write_graph
 from jobonnx_export.quantize import Int8Recipe, LinearStatistics, linear_names, make_recipe
 
@@ -145,6 +145,4 @@ def test_graph_with_layers_in_float_is_no_worse(calibrated: Calibrated, recipe: 
 
 
 def vectors_of(path: Path, calibrated: Calibrated) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    ids, mask = pad(calibrated.tokenizer.encode(TITLES), calibrated.checkpoint.architecture.pad_id)
-    return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    return open_session(path, "cpu").run(*pad(calibrated.tokenizer.encode(TITLES), calibrated.checkpoint.architecture.pad_id))
