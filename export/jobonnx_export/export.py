@@ -311,7 +311,7 @@ def _int8(work: Work, recipe: Int8Recipe) -> Graph:
         chosen = recipe.without(floats)
         write_graph(work.checkpoint, path, half_embeddings=True, int8=chosen.linears, scaled_values=chosen.scaled_values)
         described = (
-            f"int8 weights=s8/column activations=u8/row smoothing={ALPHA}/pow2 embeddings=fp16 "
+            f"int8 weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
             f"calibration={calibration_sha256()[:16]} float={','.join(floats) or 'none'}"
         )
         graph = _measured(work, "int8", _TARGETS["int8"], path, described)

@@ -31,15 +31,28 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
-class Int8Linear:
-    """One linear layer in int8: y = row_scale * (quantise(x * smooth) @ weight) * scale + bias.
+class Int8Input:
+    """How the input of int8 layers becomes bytes: round(x * smooth / step) + zero_point, for every layer that reads it alike.
 
-    weight: int8 [in, out]; scale: float32 [out]; smooth: float32 [in], or None where nothing has to be multiplied at run time.
+    step: one size for all rows, or None where each row gets the smallest that holds it. Either way no row's bytes depend on
+    another row. smooth: float32 [in], or None where nothing has to be multiplied at run time.
+    """
+
+    zero_point: int
+    step: float | None = None
+    smooth: np.ndarray[Any, np.dtype[np.float32]] | None = None
+
+
+@dataclass(frozen=True)
+class Int8Linear:
+    """One linear layer in int8: y = step * (bytes(x) - zero_point) @ weight * scale + bias.
+
+    weight: int8 [in, out]; scale: float32 [out].
     """
 
     weight: np.ndarray[Any, np.dtype[np.int8]]
     scale: np.ndarray[Any, np.dtype[np.float32]]
-    smooth: np.ndarray[Any, np.dtype[np.float32]] | None = None
+    input: Int8Input
 
 
 @dataclass
@@ -50,6 +63,7 @@ class _Graph:
     location: str
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    quantized: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)  # see _quantize
 
     def op(self, kind: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
         """Add a node with one output; return the output's name."""
@@ -237,27 +251,51 @@ def _mean(g: _Graph, x: str, place: str, mask: str) -> str:
 
 
 def _int8_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: Any, bias: Any) -> str:
-    """U8 activations with one scale a row, S8 weights with one scale a column: no row's result depends on another row."""
-    if layer.smooth is not None:
-        x = g.op("Mul", x, g.const(f"{name}.smooth", layer.smooth.astype(np.float32)))
-    largest = g.op("ReduceMax", g.op("Abs", x), g.ints(1), keepdims=1)
-    # An all-zero row has scale 0 and would give 0 / 0; any positive scale makes it zeros.
-    scale = g.op(
-        "Max", g.op("Mul", largest, g.const("1/127", np.array(1 / 127, np.float32))), g.const("tiny", np.array(_TINY, np.float32))
-    )
-    whole = g.op(
-        "QuantizeLinear",
-        g.op("Div", x, scale),
-        g.const("unit", np.array(1, np.float32)),
-        g.const("zero_point", np.array(128, np.uint8)),
-    )
+    """U8 activations by S8 weights with one scale a column: no row's result depends on another row."""
+    whole, step = _quantize(g, x, name, layer.input)
+    static = layer.input.step is not None
+    bias_name = g.const(f"{name}.bias", bias.astype(np.float32))
     product = g.op(
         "MatMulIntegerToFloat",
         whole,
         g.const(f"{name}.weight_s8", layer.weight),
-        g.const("unit", np.array(1, np.float32)),
+        step if static else g.const("unit", np.array(1, np.float32)),
         g.const(f"{name}.scale", column_scale.astype(np.float32)),
-        g.const("zero_point", np.array(128, np.uint8)),
+        _zero_point(g, layer.input),
+        *(["", bias_name] if static else []),
         domain=_MICROSOFT,
     )
-    return g.op("Add", g.op("Mul", product, scale), g.const(f"{name}.bias", bias.astype(np.float32)))
+    return product if static else g.op("Add", g.op("Mul", product, step), bias_name)
+
+
+def _quantize(g: _Graph, x: str, name: str, source: Int8Input) -> tuple[str, str]:
+    """Bytes of `x`, and their step: a constant, or float32 [rows, 1]. Layers that read the same input share both."""
+    key = x, id(source)
+    if key not in g.quantized:
+        if source.smooth is not None:
+            x = g.op("Mul", x, g.const(f"{name}.smooth", source.smooth.astype(np.float32)))
+        if source.step is not None:
+            step = g.const(f"{name}.step", np.array(source.step, np.float32))
+            g.quantized[key] = g.op("QuantizeLinear", x, step, _zero_point(g, source)), step
+        else:
+            step = _row_step(g, x, source.zero_point)
+            unit = g.const("unit", np.array(1, np.float32))
+            g.quantized[key] = g.op("QuantizeLinear", g.op("Div", x, step), unit, _zero_point(g, source)), step
+    return g.quantized[key]
+
+
+def _row_step(g: _Graph, x: str, zero_point: int) -> str:
+    """The smallest step with which a row's highest value fits above the zero point and its lowest below."""
+    above, below = (g.const(f"1/{n}", np.array(1 / n, np.float32)) for n in (255 - zero_point, -zero_point))
+    step = g.op(
+        "Max",
+        g.op("Mul", g.op("ReduceMax", x, g.ints(1), keepdims=1), above),
+        g.op("Mul", g.op("ReduceMin", x, g.ints(1), keepdims=1), below),
+        # An all-zero row has step 0 and would give 0 / 0; any positive step makes it zeros.
+        g.const("tiny", np.array(_TINY, np.float32)),
+    )
+    return step
+
+
+def _zero_point(g: _Graph, source: Int8Input) -> str:
+    return g.const(f"zero_point_{source.zero_point}", np.array(source.zero_point, np.uint8))

@@ -47,7 +47,7 @@ def test_every_linear_layer_has_its_place(calibrated: Calibrated, recipe: Int8Re
 def test_weights_come_back_within_half_a_step(calibrated: Calibrated, recipe: Int8Recipe) -> None:
     for name, linear in recipe.linears.items():
         i = int(name.split(".")[2])
-        smooth = recipe.scaled_values[i] if name.endswith("attention.output.dense") else linear.smooth
+        smooth = recipe.scaled_values[i] if name.endswith("attention.output.dense") else linear.input.smooth
         factors = 1.0 if smooth is None else smooth if name.endswith("attention.output.dense") else 1 / smooth
         original = (calibrated.checkpoint.tensor(f"{name}.weight") * factors).T
         assert linear.weight.dtype == np.int8
@@ -56,17 +56,38 @@ def test_weights_come_back_within_half_a_step(calibrated: Calibrated, recipe: In
 
 
 def test_smoothing_factors_are_powers_of_two(recipe: Int8Recipe) -> None:
-    factors = [linear.smooth for linear in recipe.linears.values() if linear.smooth is not None]
+    factors = [linear.input.smooth for linear in recipe.linears.values() if linear.input.smooth is not None]
     factors += list(recipe.scaled_values.values())
     assert any((f != 1).any() for f in factors)
     assert all((np.frexp(f)[0] == 0.5).all() for f in factors)
 
 
-def test_layers_that_read_the_same_input_share_its_smoothing(recipe: Int8Recipe) -> None:
+def test_layers_that_read_the_same_input_share_its_bytes(recipe: Int8Recipe) -> None:
     for i in range(3):
-        q, k, v = (recipe.linears[f"encoder.layer.{i}.attention.self.{name}"].smooth for name in ("query", "key", "value"))
-        np.testing.assert_array_equal(q, k)
-        np.testing.assert_array_equal(q, v)
+        q, k, v = (recipe.linears[f"encoder.layer.{i}.attention.self.{name}"].input for name in ("query", "key", "value"))
+        assert q is k is v
+
+
+def test_rows_that_a_norm_made_share_one_step_and_others_have_their_own(recipe: Int8Recipe) -> None:
+    for name, linear in recipe.linears.items():
+        normed = name.endswith(("query", "key", "value", "intermediate.dense"))
+        assert (linear.input.step is not None) == normed, name
+
+
+def test_rows_of_unequal_size_keep_steps_of_their_own(calibrated: Calibrated) -> None:
+    """One step for all of them would leave the small rows hardly any bytes."""
+    name = "encoder.layer.0.intermediate.dense"
+    seen = calibrated.statistics[name]
+    sizes = np.geomspace(1, 100, len(seen.sample), dtype=np.float32)[:, None]
+    unequal = LinearStatistics(100 * seen.highest, 100 * seen.lowest, seen.sample * sizes)
+    made = make_recipe(calibrated.checkpoint, calibrated.statistics | {name: unequal})
+    assert made.linears[name].input.step is None
+    assert made.linears["encoder.layer.1.intermediate.dense"].input.step is not None
+
+
+def test_zero_point_leaves_gelus_short_side_few_bytes(recipe: Int8Recipe) -> None:
+    assert recipe.linears["encoder.layer.0.output.dense"].input.zero_point < 64
+    assert 96 < recipe.linears["encoder.layer.0.attention.output.dense"].input.zero_point < 160
 
 
 def test_smoothing_changes_nothing_in_float(calibrated: Calibrated, recipe: Int8Recipe, tmp_path: Path) -> None:
@@ -116,13 +137,14 @@ def test_dead_channels_and_columns_give_no_nan(calibrated: Calibrated) -> None:
     dead[5] = 0  # an output that is always its bias
     checkpoint = replace(calibrated.checkpoint, tensor=lambda n: dead if n == f"{name}.weight" else calibrated.checkpoint.tensor(n))
     seen = calibrated.statistics[name]
-    silent = LinearStatistics(np.where(np.arange(len(seen.largest)) == 7, 0, seen.largest), seen.sample)
-    made = make_recipe(checkpoint, calibrated.statistics | {name: silent})
+    silent = np.arange(len(seen.largest)) == 7
+    quiet = LinearStatistics(*(np.where(silent, 0, x) for x in (seen.highest, seen.lowest)), seen.sample)
+    made = make_recipe(checkpoint, calibrated.statistics | {name: quiet})
     linear = made.linears[name]
     assert np.isfinite(linear.scale).all()
     assert (linear.scale > 0).all()
-    assert linear.smooth is not None
-    assert linear.smooth[3] == linear.smooth[7] == 1
+    assert linear.input.smooth is not None
+    assert linear.input.smooth[3] == linear.input.smooth[7] == 1
     assert (linear.weight[:, 5] == 0).all()
     assert np.isfinite(made.errors[name])
 

@@ -1,0 +1,67 @@
+"""The small model with outlier channels as large models have them: int8 ranks as fp32 does, and owes it to smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from calibrated import Calibrated, calibrated_of
+from checkpoints import AVATURE, ROOT, needs_avature
+
+from jobonnx.datasets import read_folder
+from jobonnx.evaluation import Evaluation, compare, evaluate
+from jobonnx.planner import pad, plan
+from jobonnx.session import open_session
+from jobonnx_export.graph import write_graph
+from jobonnx_export.quantize import ALPHA, make_recipe
+
+LANGUAGES = ("en", "es", "de", "zh")
+MOST_LOST = -0.005  # nDCG@20; the small model's own gate
+
+
+class Graph:
+    """Titles to vectors through one graph file."""
+
+    def __init__(self, path: Path, source: Calibrated) -> None:
+        self._session = open_session(path, "cpu")
+        self._source = source
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        rows = self._source.tokenizer.encode(texts)
+        vectors = np.empty((len(rows), self._source.checkpoint.architecture.hidden), np.float32)
+        for batch in plan([len(row) for row in rows], 2048):
+            vectors[batch] = self._session.run(*pad([rows[i] for i in batch], self._source.checkpoint.architecture.pad_id))
+        return vectors
+
+
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Evaluation]]:
+    """Language -> numerics -> how it ranks."""
+    folder = tmp_path_factory.mktemp("twin")
+    source = calibrated_of(ROOT / "training" / "outlier_twin")
+    write_graph(source.checkpoint, folder / "fp32.onnx")
+    for name, alpha in (("int8", ALPHA), ("int8 without smoothing", None)):
+        recipe = make_recipe(source.checkpoint, source.statistics, alpha)
+        write_graph(source.checkpoint, folder / f"{name}.onnx", int8=recipe.linears, scaled_values=recipe.scaled_values)
+    graphs = {path.stem: Graph(path, source) for path in folder.glob("*.onnx")}
+    datasets = {language: read_folder(AVATURE / language) for language in LANGUAGES}
+    return {language: {name: evaluate(graph, d) for name, graph in graphs.items()} for language, d in datasets.items()}
+
+
+def lost(evaluations: dict[str, dict[str, Evaluation]], name: str) -> dict[str, float]:
+    return {language: compare(e[name], e["fp32"])["cosine_ndcg@20"].mean for language, e in evaluations.items()}
+
+
+@needs_avature
+def test_int8_passes_the_ranking_gate(evaluations: dict[str, dict[str, Evaluation]]) -> None:
+    found = lost(evaluations, "int8")
+    assert min(found.values()) >= MOST_LOST, found
+
+
+@needs_avature
+def test_int8_without_smoothing_fails_it(evaluations: dict[str, dict[str, Evaluation]]) -> None:
+    found = lost(evaluations, "int8 without smoothing")
+    assert min(found.values()) < MOST_LOST, found
