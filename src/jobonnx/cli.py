@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,6 +126,8 @@ def export(
 @_json_option
 def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a bundle holds, and what it runs on here."""
+    from dataclasses import asdict
+
     from jobonnx.bundle import Bundle
     from jobonnx.session import available, available_threads
 
@@ -144,10 +147,13 @@ def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -
             "provider": encoder.provider,
             "nodes": encoder.session.nodes,
             "threads": encoder.session.threads,
+            "tuning": asdict(encoder.tuning),
         }
         nodes = ", ".join(f"{count} {name}" for name, count in encoder.session.nodes.items())
+        t = encoder.tuning
         running = (
-            f"{variant} on {encoder.provider}, {encoder.session.threads} threads; nodes: {nodes}\nfingerprint {encoder.fingerprint}"
+            f"{variant} on {encoder.provider}, {t.threads} threads, streams: {t.streams}, {t.token_budget} tokens a batch; "
+            f"nodes: {nodes}\nfingerprint {encoder.fingerprint}"
         )
     if as_json:
         click.echo(json.dumps(_facts(opened) | here, indent=1, ensure_ascii=False))
@@ -178,6 +184,36 @@ def verify(bundle: str | None, as_json: bool) -> None:
         _print_parity([(r.variant, r.target, f"on {r.provider}", r.parity.as_dict(), list(r.missed)) for r in results])
     if any(r.missed for r in results):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("bundle")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="All that run here if left out. May be repeated.")
+@_json_option
+def tune(bundle: str, variants: tuple[str, ...], as_json: bool) -> None:
+    """Measure how a BUNDLE runs fastest on this machine (about a minute a variant), and keep it beside the bundle.
+
+    Provider, token budget, streams and spinning; provider "auto" uses what was found. It never changes the vectors.
+    """
+    import random
+    from dataclasses import asdict
+
+    from jobonnx.bundle import Bundle
+    from jobonnx.session import PROVIDERS, is_available
+    from jobonnx.titles import read_titles
+    from jobonnx.tuning import tune as run
+
+    opened = Bundle.open(bundle)
+    here = [v for v in opened.variants if any(opened.graph(v, p.target) and is_available(n) for n, p in PROVIDERS.items())]
+    titles = read_titles()
+    random.Random(0).shuffle(titles)
+    with _steps() as report:
+        found = {variant: run(opened, variant, titles, report) for variant in variants or here}
+    if as_json:
+        rows = {v: {"tuning": asdict(best), "trials": [asdict(t) for t in trials]} for v, (best, trials) in found.items()}
+        click.echo(json.dumps(rows, indent=1))
+        return
+    _print_tuning([(v, t.what, asdict(t.tuning), t.ratio, t.tuning == best) for v, (best, ts) in found.items() for t in ts])
 
 
 @main.command()
@@ -255,7 +291,10 @@ main.add_command(rank)
 def _load(bundle: str | None, **options: Any) -> Encoder:
     from jobonnx.encoder import Encoder
 
-    encoder = Encoder(bundle, **options)
+    with warnings.catch_warnings(record=True, action="always") as said:
+        encoder = Encoder(bundle, **options)
+    for warning in said:
+        click.echo(f"note: {warning.message}", err=True)
     if encoder.bundle.model.note:
         click.echo(f"note: {encoder.bundle.model.note}", err=True)
     if encoder.graph.degraded:
@@ -369,4 +408,15 @@ def _print_parity(rows: list[tuple[str, str, str, dict[str, Any], list[str]]]) -
         figures = ("NaN" if p[name] is None else format(p[name], spec) for name, spec in formats.items())
         table.add_row(variant, target, remark, *figures, "; ".join(missed))
     # Wide enough for whole words where nobody set a width, as in a file or a CI log.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_tuning(rows: list[tuple[str, str, dict[str, Any], float, bool]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(rows[0][2])
+    table = Table("variant", "by the time of", *(name.replace("_", " ") for name in names), "time over the default's", "", box=None)
+    for variant, what, tuning, ratio, chosen in rows:
+        table.add_row(variant, what, *(str(tuning[name]) for name in names), f"{ratio:.2f}", "kept" if chosen else "")
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +12,12 @@ import numpy as np
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
 from jobonnx.errors import JobonnxError
 from jobonnx.planner import pad, plan, unique
-from jobonnx.session import PROVIDERS, Session, is_available, open_session
+from jobonnx.session import PROVIDERS, Session, available_threads, is_available, open_session, side_by_side
 from jobonnx.tokenizer import Tokenizer
+from jobonnx.tuning import Tuning, find
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-# Padded tokens of one batch. Enough rows for full GEMM speed, few enough that a batch's activations stay in the cache.
-TOKEN_BUDGET = 2048
 _AUTO = ("cuda", "cpu", "openvino")
 
 
@@ -42,7 +42,8 @@ class Encoder:
         Args:
             bundle: folder, or Hub id of a repository that holds a bundle; None for the small model that comes with the package.
             variant: the numerics, such as "fp32" or "int8"; None for the bundle's default. Never chosen by the machine.
-            provider: "auto", or one by name, which is then used or an error.
+            provider: "auto", or one by name, which is then used or an error. "auto" without `threads` runs as `jobonnx tune` found
+                best on this machine, if it was asked.
             threads: threads within one run; None for what quota, affinity and physical cores allow.
             truncation: what happens to texts over the limit: "right" or "left" cuts that end, "error" raises.
             truncate_dim: keep the first so many components of every vector (Matryoshka) and bring the rest to unit length again.
@@ -61,9 +62,16 @@ class Encoder:
                 f"export it: jobonnx export SOURCE -o BUNDLE --variant {self.variant}"
             )
         self.truncate_dim = _checked_dimension(truncate_dim, self.bundle.model.dimension)
-        name, self.graph = _choose(self.bundle, self.variant, provider, force)
+        tuning = _tuning(self.bundle, self.variant) if provider == "auto" and threads is None else None
+        name, self.graph = _choose(self.bundle, self.variant, tuning.provider if tuning else provider, force)
+        #: How it runs: as `jobonnx tune` measured, or as asked for. It never changes what is computed.
+        self.tuning = tuning or Tuning(name, threads or available_threads())
         self.tokenizer = Tokenizer(self.bundle.folder / TOKENIZER, self.bundle.model.max_tokens, truncation)
-        self.session: Session = open_session(self.bundle.folder / self.graph.path, name, threads)
+        path, streams = self.bundle.folder / self.graph.path, self.tuning.streams
+        self.session: Session = open_session(path, name, self.tuning.threads, spin=self.tuning.spin)
+        self._bulk = self.session
+        if streams > 1:  # batches side by side, each on its share of the threads
+            self._bulk = open_session(path, name, self.tuning.threads // streams, spin=self.tuning.spin)
 
     @property
     def provider(self) -> str:
@@ -96,7 +104,7 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         convert_to_numpy: bool = True,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> Floats:
         """Encode titles, as `SentenceTransformer.encode` does.
 
@@ -111,7 +119,7 @@ class Encoder:
             normalize_embeddings: unit length, for a model that does not give it anyway.
             truncate_dim: as the constructor's, for this call.
             convert_to_numpy: True; here for calls written for sentence-transformers. There are no torch tensors to be had.
-            token_budget: most tokens in a batch, padding included.
+            token_budget: most tokens in a batch, padding included; None for the one tuned here, or 2,048.
 
         Returns:
             float32 [texts, dimension], or [dimension] for a single string.
@@ -153,14 +161,16 @@ class Encoder:
         rows: Sequence[Sequence[int]],
         batch_size: int | None = None,
         show_progress_bar: bool | None = False,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> Floats:
         """Token ids, as `tokenize` gives them, to the model's whole vectors, float32 [rows, model dimension], in order."""
         lengths = [len(row) for row in rows]
         vectors = np.empty((len(rows), self.bundle.model.dimension), dtype=np.float32)
+        batches = plan(lengths, self.tuning.token_budget if token_budget is None else token_budget, batch_size)
+        done = side_by_side(lambda batch: self._run(self._bulk, [rows[i] for i in batch]), batches, self.tuning.streams)
         with _progress(len(rows), show_progress_bar) as advance:
-            for batch in plan(lengths, token_budget, batch_size):
-                vectors[batch] = self.encode_batch([rows[i] for i in batch])
+            for batch, found in zip(batches, done, strict=True):
+                vectors[batch] = found
                 advance(len(batch))
         return vectors
 
@@ -170,11 +180,13 @@ class Encoder:
         Raises:
             ValueError: a row is empty or longer than the model takes.
         """
+        return self._run(self.session, rows)
+
+    def _run(self, session: Session, rows: Sequence[Sequence[int]]) -> Floats:
         for i, row in enumerate(rows):
             if not 0 < len(row) <= self.max_seq_length:
                 raise ValueError(f"row {i} has {len(row)} token ids; it has to be 1 to {self.max_seq_length}")
-        ids, mask = pad(rows, self.bundle.model.pad_id)
-        return self.session.run(ids, mask)
+        return session.run(*pad(rows, self.bundle.model.pad_id))
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """Cosine similarity of every vector of `a` with every one of `b`: float32 [len(a), len(b)]."""
@@ -191,6 +203,13 @@ class Encoder:
         if name not in model.prompts:
             raise ValueError(f"prompt_name={name!r} is unknown; this model has {sorted(model.prompts) or 'none'}")
         return model.prompts[name]
+
+
+def _tuning(bundle: Bundle, variant: str) -> Tuning | None:
+    tuning, ignored = find(bundle, variant)
+    if ignored:
+        warnings.warn(ignored, stacklevel=3)
+    return tuning
 
 
 def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[str, Graph]:

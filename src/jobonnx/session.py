@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from jobonnx.errors import JobonnxError
 from jobonnx.planner import Integers
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,23 @@ class Session:
         return counts
 
 
-def open_session(graph: Path, provider: str, threads: int | None = None) -> Session:
+def side_by_side(run: Callable[[Item], Floats], batches: Sequence[Item], streams: int) -> Iterator[Floats]:
+    """What `run` gives for each batch, in order, so many of them at a time."""
+    if streams == 1 or len(batches) == 1:
+        yield from map(run, batches)
+        return
+    with ThreadPoolExecutor(streams) as pool:
+        yield from pool.map(run, batches)
+
+
+def open_session(graph: Path, provider: str, threads: int | None = None, spin: bool = True) -> Session:
     """Load a graph on the provider asked for, or fail: there is no fallback.
 
     Args:
         graph: the graph file; its external data lies beside it.
         provider: a key of `PROVIDERS`.
         threads: threads within one run; None for `available_threads()`.
+        spin: whether threads without work wait for it in a loop, which answers sooner and keeps cores busy between calls.
 
     Raises:
         JobonnxError: no onnxruntime, two clashing ones, the provider is not there, or the graph does not load.
@@ -83,6 +96,7 @@ def open_session(graph: Path, provider: str, threads: int | None = None) -> Sess
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1  # the graph is a chain: nothing to run side by side
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # x86 CPUs without VNNI add two u8 x s8 products in 16 bits, which overflows; this has them compute exactly (u8 x u8), so
     # that int8 gives the same vectors on every CPU. Others ignore it. See docs/decisions.md for what it costs.

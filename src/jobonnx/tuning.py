@@ -1,0 +1,213 @@
+"""How to run a bundle fastest on one machine: measured by `tune`, kept beside the bundle, used by provider="auto"."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobonnx.bundle import TOKENIZER, Bundle
+from jobonnx.errors import JobonnxError
+from jobonnx.planner import Integers, pad, plan
+from jobonnx.session import PROVIDERS, Session, available_threads, import_onnxruntime, is_available, open_session, side_by_side
+from jobonnx.tokenizer import Tokenizer
+
+FILE = "tuning.json"  # in the bundle's folder; not listed in its manifest
+# Padded tokens of one batch. Enough rows for full GEMM speed, few enough that a batch's activations stay in the cache.
+TOKEN_BUDGET = 2048
+_BUDGETS = (256, 512, 1024, 2048, 4096)
+_ROUNDS = 3
+_TURN_SECONDS = 3.0  # of one candidate's turn in bulk
+_GAIN = 0.97  # a candidate has to take at most this share of the default's time: less is noise
+_SINGLES = 20  # calls with one title, a turn
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How one variant runs: nothing here changes what is computed."""
+
+    provider: str
+    threads: int  # in all
+    streams: int = 1  # batches side by side in bulk, each on threads / streams threads
+    token_budget: int = TOKEN_BUDGET  # of one batch, padding included
+    spin: bool = True  # whether idle threads wait for work in a loop: faster, and busy for a while after each call
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate and its time over the default's: the median over rounds in which both took their turn."""
+
+    what: str  # "bulk" or "one title"
+    tuning: Tuning
+    ratio: float
+
+
+Report = Callable[[str], None]
+
+
+def machine() -> dict[str, Any]:
+    """What a tuning holds for: another processor, number of threads or ONNX Runtime needs another one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model")))
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
+    return {"cpu": cpu, "threads": available_threads(), "onnxruntime": import_onnxruntime().__version__}
+
+
+def find(bundle: Bundle, variant: str) -> tuple[Tuning | None, str | None]:
+    """A variant's tuning for this machine, or None; and a sentence where there is one that cannot be used."""
+    path = bundle.folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["machine"] != (here := machine()):
+            there = content["machine"]
+            different = ", ".join(f"{key} {there.get(key)!r}, here {here[key]!r}" for key in here if there.get(key) != here[key])
+            return None, f"{path} was measured elsewhere ({different}) and is ignored; measure again: jobonnx tune {bundle.folder}"
+        if variant not in content["variants"]:
+            return None, None
+        tuning = Tuning(**content["variants"][variant])
+        if tuning.provider not in PROVIDERS or min(tuning.threads // tuning.streams, tuning.token_budget) < 1:
+            raise ValueError
+        if not is_available(tuning.provider):
+            return None, f"{path} asks for provider {tuning.provider!r}, which is gone; measure again: jobonnx tune {bundle.folder}"
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return None, f"{path} cannot be read and is ignored; measure again: jobonnx tune {bundle.folder}"
+    return tuning, None
+
+
+def tune(bundle: Bundle, variant: str, titles: Sequence[str], report: Report = lambda line: None) -> tuple[Tuning, list[Trial]]:
+    """Measure how a variant runs fastest here, in about a minute, and keep it beside the bundle.
+
+    Provider and token budget first, then streams, each candidate in turn within a round; spinning by the time of one title. A
+    candidate replaces the default only where it is at least 3% faster.
+
+    Args:
+        bundle: its folder has to be writable.
+        variant: the numerics to tune.
+        titles: distinct titles of the usual mix of lengths, in no order; as many are used as take 3 seconds.
+        report: is told each step.
+
+    Returns:
+        The best found, and every candidate's ratio.
+
+    Raises:
+        JobonnxError: no provider here runs the variant, or the folder cannot be written to.
+    """
+    names = [n for n in PROVIDERS if bundle.graph(variant, PROVIDERS[n].target) and is_available(n)]
+    if not names:
+        raise JobonnxError(f"{bundle.folder}: no provider here runs variant {variant!r}, so there is nothing to tune")
+    if not os.access(bundle.folder, os.W_OK):
+        raise JobonnxError(f"{bundle.folder} cannot be written to; copy the bundle to a folder of your own and tune it there")
+    threads = available_threads()
+    rows = Tokenizer(bundle.folder / TOKENIZER, bundle.model.max_tokens).encode(titles)
+    best = Tuning(names[0], threads)
+    runs = _Runs(bundle, variant, rows)
+    runs.limit(best)
+    trials: list[Trial] = []
+    report(f"{variant}: token budgets")
+    budgets = [budget for budget in _BUDGETS if budget < runs.tokens]  # one that holds all rows would be no budget
+    candidates = [replace(best, provider=name, token_budget=budget) for name in names for budget in budgets]
+    best = _race("bulk", best, candidates, runs.bulk, trials)
+    if threads > 1:
+        report(f"{variant}: streams")
+        candidates = [replace(best, streams=threads, token_budget=budget) for budget in budgets if budget * threads <= runs.tokens]
+        best = _race("bulk", best, candidates, runs.bulk, trials)
+    report(f"{variant}: spinning")
+    best = _race("one title", best, [replace(best, spin=False)], runs.one, trials)
+    _keep(bundle, variant, best)
+    return best, trials
+
+
+class _Runs:
+    """Timed runs of candidates on the same rows."""
+
+    def __init__(self, bundle: Bundle, variant: str, rows: list[list[int]]) -> None:
+        self._bundle, self._variant, self._rows = bundle, variant, rows
+        self._sessions: dict[tuple[str, int, bool], Session] = {}
+
+    def limit(self, tuning: Tuning) -> None:
+        """Keep as many rows as take about one turn."""
+        everything, count, seconds = self._rows, 8, 0.0
+        while seconds < _TURN_SECONDS / 10 and count < len(everything):
+            count *= 2
+            self._rows = everything[:count]
+            self.bulk(tuning)
+            seconds = self.bulk(tuning)
+        self._rows = everything[: round(count * _TURN_SECONDS / max(seconds, 1e-9))]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of the rows that a turn runs."""
+        return sum(map(len, self._rows))
+
+    def bulk(self, tuning: Tuning) -> float:
+        session = self._session(tuning, tuning.threads // tuning.streams)
+        batches = self._batches(tuning)
+        start = time.perf_counter()
+        for _ in side_by_side(lambda batch: session.run(*batch), batches, tuning.streams):
+            pass
+        return time.perf_counter() - start
+
+    def one(self, tuning: Tuning) -> float:
+        session = self._session(tuning, tuning.threads)
+        (inputs,) = self._batches(replace(tuning, token_budget=1))[len(self._rows) // 2 :][:1]
+        seconds = []
+        for _ in range(_SINGLES):
+            start = time.perf_counter()
+            session.run(*inputs)
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
+
+    def _batches(self, tuning: Tuning) -> list[tuple[Integers, Integers]]:
+        batches = plan([len(row) for row in self._rows], tuning.token_budget)
+        return [pad([self._rows[i] for i in batch], self._bundle.model.pad_id) for batch in batches]
+
+    def _session(self, tuning: Tuning, threads: int) -> Session:
+        key = tuning.provider, threads, tuning.spin
+        if key not in self._sessions:
+            graph = self._bundle.graph(self._variant, PROVIDERS[tuning.provider].target)
+            assert graph is not None
+            self._sessions[key] = open_session(self._bundle.folder / graph.path, tuning.provider, threads, spin=tuning.spin)
+        return self._sessions[key]
+
+
+def _race(what: str, default: Tuning, candidates: list[Tuning], seconds: Callable[[Tuning], float], trials: list[Trial]) -> Tuning:
+    """The fastest of default and candidates, all in turn, round by round."""
+    field = [default, *(c for c in candidates if c != default)]
+    for tuning in field:
+        seconds(tuning)  # loads, allocates
+    rounds = [[seconds(tuning) for tuning in field] for _ in range(_ROUNDS)]
+    ratios = [statistics.median(times[place] / times[0] for times in rounds) for place in range(len(field))]
+    trials += [Trial(what, tuning, ratio) for tuning, ratio in zip(field, ratios, strict=True)]
+    ratio, place = min((ratio, place) for place, ratio in enumerate(ratios))
+    return field[place] if ratio <= _GAIN else default
+
+
+def _keep(bundle: Bundle, variant: str, tuning: Tuning) -> None:
+    """Add to the file beside the bundle, whole or not at all; what was measured on another machine goes."""
+    path = bundle.folder / FILE
+    here = machine()
+    variants: dict[str, Any] = {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        variants = dict(content["variants"]) if content["machine"] == here else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    variants[variant] = asdict(tuning)
+    beside = path.with_name(f".{FILE}.{os.getpid()}.partial")
+    try:
+        beside.write_text(json.dumps({"machine": here, "variants": variants}, indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise JobonnxError(f"{path} could not be written ({error.strerror}); free some space or mend its permissions") from None
+    finally:
+        beside.unlink(missing_ok=True)
