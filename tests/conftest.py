@@ -44,7 +44,7 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["fp32", "fp16", "int8"])
+@pytest.fixture(scope="session", params=["fp32", "fp16", "int8", "int8-static"])
 def encoder(request: pytest.FixtureRequest, bundle: Path) -> Encoder:
     """The bundle on the CPU, once in every variant."""
     return Encoder(bundle, variant=request.param, provider="cpu", force=True)

@@ -294,7 +294,7 @@ def test_info_says_what_runs_here(bundle: Path, reference: Encoder) -> None:
     assert facts["threads"] == facts["available_threads"] == reference.session.threads
     assert facts["fingerprint"] == reference.fingerprint
     assert facts["model"]["pooling"] == "cls"
-    assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 4
+    assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 6
     assert facts["bytes"] == sum(p.stat().st_size for p in bundle.rglob("*") if p.is_file() and p.name != MANIFEST)
     assert json.loads(run("info", "-m", bundle, "--json", "--threads", 1).stdout)["threads"] == 1
     shown = run("info", bundle).stdout
@@ -339,8 +339,10 @@ def test_verify_passes_an_export(bundle: Path) -> None:
         ("fp32", "portable", []),
         ("fp16", "cuda", []),
         ("int8", "cpu", []),
+        ("int8-static", "cpu", []),
+        ("int8-static", "openvino", []),
     ]
-    assert run("verify", bundle).stdout.count("on cpu") == 4
+    assert run("verify", bundle).stdout.count("on cpu") == 6
 
 
 def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
@@ -359,6 +361,7 @@ def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
         "fp32": False,
         "fp16": False,
         "int8": True,
+        "int8-static": False,
     }
     shown = run("verify", copy)
     assert shown.exit_code == 1

@@ -384,7 +384,9 @@ def test_force_gives_no_other_variant_another_graph(bundle: Path) -> None:
 
 
 def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
-    with pytest.raises(JobonnxError, match=r"has no variant 'bf16' \(it has fp32, fp16, int8\); export it: .*--variant bf16"):
+    with pytest.raises(
+        JobonnxError, match=r"has no variant 'bf16' \(it has fp32, fp16, int8, int8-static\); export it: .*--variant bf16"
+    ):
         Encoder(bundle, variant="bf16")
 
 

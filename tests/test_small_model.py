@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoints import ROOT, SHARED
 
 from jobonnx import Bundle, Encoder
+from jobonnx.bundle import TOKENIZER
 from jobonnx.datasets import read_folder
 from jobonnx.evaluation import compare, evaluate
+from jobonnx.planner import pad
+from jobonnx.session import open_session
 from jobonnx.titles import read_titles
+from jobonnx.tokenizer import Tokenizer
 
 CHECKPOINT = ROOT / "training" / "checkpoint"
 AVATURE = SHARED / "avature_jobtitlesimilarity"
@@ -28,7 +33,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_variant_passes_its_tolerance(exported: Path) -> None:
     bundle = Bundle.open(exported)
-    assert bundle.variants == ("fp32", "fp16", "int8")
+    assert bundle.variants == ("fp32", "fp16", "int8", "int8-static")
     assert not bundle.rejected
     assert bundle.default_variant == "int8"
     assert "float=none" in bundle.recipe("int8")
@@ -40,6 +45,18 @@ def test_the_bundle_in_the_package_was_made_from_the_checkpoint(exported: Path) 
     titles = ["Volksvertreter", "nurse", "厨师", "jefe de cocina", "Koch"]
     here, there = Encoder(provider="cpu").encode(titles), Encoder(exported, provider="cpu").encode(titles)
     assert abs((here * there).sum(axis=1) - 1).max() < 1e-3
+
+
+def test_no_graphs_vectors_depend_on_batch_mates(exported: Path) -> None:
+    bundle = Bundle.open(exported)
+    titles = read_titles()[::131]
+    rows = Tokenizer(exported / TOKENIZER, bundle.model.max_tokens).encode(titles)
+    assert len(rows) > 200
+    for graph in (g for g in bundle.graphs if g.target != "portable"):
+        session = open_session(exported / graph.path, "cpu")
+        alone = np.concatenate([session.run(*pad([row], 1)) for row in rows])
+        mixed = np.concatenate([session.run(*pad(rows[i : i + 64], 1)) for i in range(0, len(rows), 64)])
+        assert (alone * mixed).sum(axis=1).min() >= 0.99999, graph.path
 
 
 def test_weights_are_small_enough_to_commit() -> None:
@@ -66,7 +83,7 @@ def test_ranking_beats_the_baseline_and_int8_loses_nothing(exported: Path, langu
     finally:
         sys.path.pop(0)
     dataset = read_folder(AVATURE / language)
-    fp32, int8 = (evaluate(Encoder(exported, variant=v, provider="cpu"), dataset) for v in ("fp32", "int8"))
+    fp32, *quantised = (evaluate(Encoder(exported, variant=v, provider="cpu"), dataset) for v in ("fp32", "int8", "int8-static"))
     baseline = evaluate(Tfidf(dataset.corpus.values()), dataset)
     assert fp32.means["cosine_map@200"] >= least * baseline.means["cosine_map@200"]
-    assert compare(int8, fp32)["cosine_ndcg@20"].mean >= -0.005
+    assert all(compare(int8, fp32)["cosine_ndcg@20"].mean >= -0.005 for int8 in quantised)

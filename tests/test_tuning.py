@@ -150,7 +150,7 @@ def test_command_line(copy: Path, seconds: dict[Tuning, float]) -> None:
     result = CliRunner().invoke(main, ["tune", str(copy), "--json"])
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert found.keys() == {"fp32", "int8"}
+    assert found.keys() == {"fp32", "int8", "int8-static"}
     assert found["int8"]["tuning"]["token_budget"] == 512
     shown = CliRunner().invoke(main, ["tune", str(copy), "--variant", "int8"])
     assert "kept" in shown.stdout

@@ -43,8 +43,9 @@ from jobonnx_export.reference import Reference
 from jobonnx_export.source import locate
 from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
 
-VARIANTS = ("fp32", "fp16", "int8")
-_TARGETS = {"fp32": "cpu", "fp16": "cuda", "int8": "cpu"}
+VARIANTS = ("fp32", "fp16", "int8", "int8-static")
+# What a variant's graphs are written for. OpenVINO gets standard operators, and no fp32: on some CPUs it would compute in bf16.
+_TARGETS = {"fp32": ("cpu",), "fp16": ("cuda",), "int8": ("cpu",), "int8-static": ("cpu", "openvino")}
 _TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
 _COPIED = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json")
 Report = Callable[[str], None]
@@ -114,7 +115,7 @@ def export(
         if not np.isfinite(reference).all():
             raise JobonnxError(f"{checkpoint.transformer}: PyTorch itself gives NaN or infinity; the weights are broken")
         statistics = None
-        if "int8" in variants:
+        if any(variant.startswith("int8") for variant in variants):
             report("calibrating int8")
             names = linear_names(checkpoint.architecture)
             statistics = calibrate(torch_model, tokenizer.encode(calibration_titles()), names)
@@ -125,10 +126,9 @@ def export(
         graphs: list[Graph] = []
         rejected: list[dict[str, Any]] = []
         for variant in (v for v in VARIANTS if v in variants):
-            if variant == "int8":
+            if variant.startswith("int8"):
                 assert statistics is not None
-                made = [_int8(work, make_recipe(checkpoint, statistics))]
-                statistics = None
+                made = _int8(work, variant, make_recipe(checkpoint, statistics, static=variant == "int8-static"))
             elif variant == "fp16":
                 made = [_float(work, "fp16", half=True)]
             else:
@@ -271,8 +271,8 @@ def _write_reference(work: Work) -> None:
     np.save(work.folder / REFERENCE_VECTORS, work.reference[places])
 
 
-def _graph_path(work: Work, variant: str) -> Path:
-    path = work.folder / "engine" / f"{variant}-{_TARGETS[variant]}.onnx"
+def _graph_path(work: Work, variant: str, target: str) -> Path:
+    path = work.folder / "engine" / f"{variant}-{target}.onnx"
     path.parent.mkdir(exist_ok=True)
     return path
 
@@ -286,9 +286,10 @@ def _measured(work: Work, variant: str, target: str, path: Path, recipe: str) ->
 
 def _float(work: Work, variant: str, half: bool) -> Graph:
     work.report(f"writing {variant}")
-    path = _graph_path(work, variant)
+    (target,) = _TARGETS[variant]
+    path = _graph_path(work, variant, target)
     write_graph(work.checkpoint, path, half=half)
-    return _measured(work, variant, _TARGETS[variant], path, variant)
+    return _measured(work, variant, target, path, variant)
 
 
 def _export_portable(checkpoint: Checkpoint, folder: Path) -> None:
@@ -300,24 +301,40 @@ def _export_portable(checkpoint: Checkpoint, folder: Path) -> None:
             path.rename(folder / "onnx" / path.name)
 
 
-def _int8(work: Work, recipe: Int8Recipe) -> Graph:
-    """int8, with as few layers left in float as its tolerance asks for: none, then the 2, 4, 8, ... that suffer most."""
+def _int8(work: Work, variant: str, recipe: Int8Recipe) -> list[Graph]:
+    """int8, with as few layers left in float as its tolerance asks for: none, then the 2, 4, 8, ... that suffer most.
+
+    The first target's graph decides that; the others are written with the same layers.
+    """
     worst = sorted(recipe.errors, key=lambda name: -recipe.errors[name])
-    path = _graph_path(work, "int8")
+    first, *others = _TARGETS[variant]
     in_float = 0
     while True:
         floats = sorted(worst[:in_float])
-        work.report("writing int8" + (f", {in_float} layers in float" if in_float else ""))
-        chosen = recipe.without(floats)
-        write_graph(work.checkpoint, path, half_embeddings=True, int8=chosen.linears, scaled_values=chosen.scaled_values)
-        described = (
-            f"int8 weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
-            f"calibration={calibration_sha256()[:16]} float={','.join(floats) or 'none'}"
-        )
-        graph = _measured(work, "int8", _TARGETS["int8"], path, described)
+        graph = _int8_graph(work, variant, first, recipe, floats)
         in_float = max(2, in_float * 2)
-        if not shortfalls("int8", Parity(**graph.parity)) or in_float > len(worst) // 2:
-            return graph
+        if not shortfalls(variant, Parity(**graph.parity)) or in_float > len(worst) // 2:
+            break
+    return [graph, *(_int8_graph(work, variant, target, recipe, floats) for target in others)]
+
+
+def _int8_graph(work: Work, variant: str, target: str, recipe: Int8Recipe, floats: list[str]) -> Graph:
+    work.report(f"writing {variant} for {target}" + (f", {len(floats)} layers in float" if floats else ""))
+    path = _graph_path(work, variant, target)
+    chosen = recipe.without(floats)
+    write_graph(
+        work.checkpoint,
+        path,
+        plain=target == "openvino",
+        half_embeddings=True,
+        int8=chosen.linears,
+        scaled_values=chosen.scaled_values,
+    )
+    described = (
+        f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
+        f"calibration={calibration_sha256()[:16]} float={','.join(floats) or 'none'}"
+    )
+    return _measured(work, variant, target, path, described)
 
 
 def _remove_graph(path: Path) -> None:

@@ -133,7 +133,7 @@ def write_graph(
             bias = bias if divide is None else bias / divide
             if int8 and name in int8:
                 scale = int8[name].scale if divide is None else int8[name].scale / divide
-                return _int8_linear(g, x, name, int8[name], scale, bias)
+                return (_qdq_linear if plain else _int8_linear)(g, x, name, int8[name], scale, bias)
             weight = checkpoint.tensor(f"{name}.weight")
             weight = weight if divide is None else weight / divide[:, None]
             # Stored as in the checkpoint, [out, in]; the kernel packs it once at load.
@@ -266,6 +266,19 @@ def _int8_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: 
         domain=_MICROSOFT,
     )
     return product if static else g.op("Add", g.op("Mul", product, step), bias_name)
+
+
+def _qdq_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: Any, bias: Any) -> str:
+    """The same in standard operators, which compilers turn into integer products of their own; one step for all rows."""
+    whole, step = _quantize(g, x, name, layer.input)
+    x = g.op("DequantizeLinear", whole, step, _zero_point(g, layer.input))
+    scale = g.const(f"{name}.scale", column_scale.astype(np.float32))
+    # Zeros, and for each layer its own: ONNX Runtime's rewrite for CPUs without VNNI would add a single one and then refuse it,
+    # or add shared ones twice.
+    zeros = g.const(f"{name}.zeros", np.zeros(len(column_scale), np.int8))
+    whole_weight = g.const(f"{name}.weight_s8", layer.weight)
+    weight = g.op("DequantizeLinear", whole_weight, scale, zeros, name=f"{name}.weight", axis=1)
+    return g.op("Add", g.op("MatMul", x, weight), g.const(f"{name}.bias", bias.astype(np.float32)))
 
 
 def _quantize(g: _Graph, x: str, name: str, source: Int8Input) -> tuple[str, str]:

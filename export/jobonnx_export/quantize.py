@@ -107,8 +107,17 @@ def calibrate(reference: Reference, rows: Sequence[Sequence[int]], names: Sequen
     return {name: LinearStatistics(highest[name], lowest[name], np.concatenate(sample[name])) for name in names}
 
 
-def make_recipe(checkpoint: Checkpoint, statistics: dict[str, LinearStatistics], alpha: float | None = ALPHA) -> Int8Recipe:
-    """Quantise every linear layer; `alpha` None leaves smoothing out (for comparisons)."""
+def make_recipe(
+    checkpoint: Checkpoint, statistics: dict[str, LinearStatistics], alpha: float | None = ALPHA, *, static: bool = False
+) -> Int8Recipe:
+    """Quantise every linear layer.
+
+    Args:
+        checkpoint: where the weights come from.
+        statistics: what calibration saw, by layer.
+        alpha: of smoothing; None leaves it out (for comparisons).
+        static: one step for all rows everywhere, for providers that know no other way (QuantizeLinear, DequantizeLinear).
+    """
     linears: dict[str, Int8Linear] = {}
     errors: dict[str, float] = {}
     scaled_values: dict[int, Floats] = {}
@@ -126,10 +135,10 @@ def make_recipe(checkpoint: Checkpoint, statistics: dict[str, LinearStatistics],
             weights = {name: weight * factors[:, None] for name, weight in weights.items()}
             sample = seen.sample / factors
             made, wrong = _quantize_group(weights, _a_step_a_row(sample, smooth), sample)
-            if group in _AFTER_NORM:
+            if static or group in _AFTER_NORM:
                 one_step = _one_step(seen.lowest / factors, seen.highest / factors, smooth)
                 other, other_wrong = _quantize_group(weights, one_step, sample)
-                if sum(other_wrong.values()) <= _WORSE * sum(wrong.values()):
+                if static or sum(other_wrong.values()) <= _WORSE * sum(wrong.values()):
                     made, wrong = other, other_wrong
             linears |= made
             errors |= wrong

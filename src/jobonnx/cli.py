@@ -77,7 +77,7 @@ def _encoder_options(command: Any) -> Any:
 @main.command()
 @click.argument("source", default="pj-mathematician/JobBGE-m3")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="BUNDLE", help="Folder to make.")
-@click.option("--variant", "variants", multiple=True, metavar="NAME", help="fp32, fp16, int8; all if left out. May be repeated.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="fp32, fp16, int8, int8-static; all if left out.")
 @click.option("--revision", metavar="REV", help="Hub branch, tag or commit.")
 @click.option("--pooling", type=click.Choice(["cls", "mean"]), help="For a folder that does not say; mean if left out.")
 @click.option("--allow-degraded", is_flag=True, help="Keep variants that miss their tolerance, marked.")
