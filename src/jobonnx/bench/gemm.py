@@ -1,4 +1,4 @@
-"""The rate of matrix products that ONNX Runtime itself reaches here, at an encoder's layer shapes: what a share of it is a share of.
+"""The rate of matrix products that ONNX Runtime itself reaches here, at an encoder's layer shapes.
 
 Run by path (`python gemm.py --hidden 1024 --intermediate 4096 --threads 2`), it prints one JSON object a measurement. Only numpy,
 onnxruntime and onnx have to be there, jobonnx not: benchmarks/limits.py uses it in the environments of the peers.

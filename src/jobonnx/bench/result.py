@@ -5,7 +5,7 @@
      "recommendations": [Recommendation]}
 
 `summary` is worked out from the rest of its cell when the file is written, for readers that want the figures only; so are the
-recommendations (advice.py), which `jobonnx bench` writes and compare.py does not. `limits` is what gemm.py, or benchmarks/limits.py,
+recommendations (advice.py), which `jobonnx bench` writes and compare.py does not. `limits` is what gemm.py or benchmarks/limits.py
 measured in the same run. Schema 1 had no `bundle`, no sweep and less of the environment; it is read as well.
 """
 

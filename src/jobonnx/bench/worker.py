@@ -23,8 +23,8 @@ Commands, all with seconds as floats:
     {"command": "memory"}                                       -> {"peak_bytes"}
 
 `load` reads `files` (paths) once before its clock starts, so that its time does not depend on what the disk had cached; importing
-the libraries counts. `time` calls `encode` once a batch and saves all rows to `vectors` as .npy; `sweep` calls `encode_whole` on the
-same texts so many times. A command that raises is answered with {"error": sentence}.
+the libraries counts. `time` calls `encode` once a batch and saves all rows to `vectors` as .npy; `sweep` calls `encode_whole` on
+the same texts so many times. A command that raises is answered with {"error": sentence}.
 """
 
 from __future__ import annotations

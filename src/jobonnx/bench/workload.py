@@ -109,7 +109,7 @@ def draw(
 
 
 def _sweep(distinct: list[str], tokens: dict[str, int], sizes: Sequence[int]) -> tuple[Group, ...]:
-    """For each size the titles nearest to the median length, so that a batch's time is that of its tokens and not of its padding."""
+    """For each size the titles nearest to the median length, so that padding is no part of a batch's time."""
     lengths = sorted(tokens.values())
     median = lengths[len(lengths) // 2]
     nearest = sorted(distinct, key=lambda title: abs(tokens[title] - median))  # stable: the draw's order within a distance
