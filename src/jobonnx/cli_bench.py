@@ -20,7 +20,7 @@ from jobonnx.errors import JobonnxError
 @click.option(
     "--workload", type=click.Path(path_type=Path), metavar="FILE", help="Titles, one a line; the package's own by default."
 )
-@click.option("--quick", is_flag=True, help="A first look: fewer titles and two rounds.")
+@click.option("--quick", is_flag=True, help="A first look: fewer titles and three rounds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder to make.")
 @click.option(
     "--compare", nargs=2, type=click.Path(path_type=Path), metavar="A B", help="Compare two report.json; measure nothing."

@@ -9,7 +9,8 @@ from jobonnx.bench.metric import BULK, MEMORY, ONE, Metric
 from jobonnx.bench.result import Cell, Report
 from jobonnx.parity import TOLERANCES, Parity, shortfalls
 
-_USES = (("single requests", ONE), ("bulk", BULK), ("least memory", MEMORY))
+_USES = (("single requests", ONE, "the time"), ("bulk", BULK, "the rate"), ("least memory", MEMORY, "the memory"))
+_CLOSE = 0.1  # a figure further from the best is no tie
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ def recommend(report: Report) -> tuple[Recommendation, ...]:
     """The best cell for each use; empty if none can be recommended.
 
     Only cells count that were measured to the end and pass their variant's tolerance (`jobonnx.parity.TOLERANCES`) against PyTorch
-    fp32. Among those whose figure is within the noise of the best one (see metric.py) the most exact is taken, by mean centred
-    cosine.
+    fp32. Among those whose figure is within the noise of the best one (see metric.py), and within a tenth of it however loud the
+    machine was, the most exact is taken, by mean centred cosine.
     """
     fit = [cell for cell in report.cells if is_fit(cell)]
-    found = (_best(use, metric, fit, report) for use, metric in _USES)
+    found = (_best(use, metric, noun, fit, report) for use, metric, noun in _USES)
     return tuple(recommendation for recommendation in found if recommendation)
 
 
@@ -60,7 +61,7 @@ def provider_of(cell: Cell) -> str:
     return cell.asked.get("provider", "")
 
 
-def _best(use: str, metric: Metric, cells: list[Cell], report: Report) -> Recommendation | None:
+def _best(use: str, metric: Metric, noun: str, cells: list[Cell], report: Report) -> Recommendation | None:
     w = report.workload
     figures = {cell.name: statistics.median(values) for cell in cells if (values := metric.values(cell, w))}
     ranked = sorted((c for c in cells if c.name in figures), key=lambda c: figures[c.name], reverse=metric.more_is_better)
@@ -78,7 +79,7 @@ def _best(use: str, metric: Metric, cells: list[Cell], report: Report) -> Recomm
     else:
         against = figures[others[0].name]
         comparison = f"{value / against:.2g} times" if metric.more_is_better else f"{value / against:.0%} of"
-        why = f"{comparison} {_named(others[0])}, the next best ({_number(against)} {metric.unit})"
+        why = f"{comparison} {noun} of {_named(others[0])}, the next best ({_number(against)} {metric.unit})"
     why = f"{why}; {_exactness(chosen)}"
     return Recommendation(use, variant_of(chosen), provider_of(chosen), f"{_number(value)} {metric.unit}", f"{why}.")
 
@@ -88,7 +89,7 @@ def _share(a: float, b: float) -> float:
 
 
 def _noise(metric: Metric, a: Cell, b: Cell, report: Report) -> float:
-    return max(metric.noise(cell, report.workload) for cell in (a, b))
+    return min(_CLOSE, max(metric.noise(cell, report.workload) for cell in (a, b)))
 
 
 def _named(cell: Cell) -> str:

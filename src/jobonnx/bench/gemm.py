@@ -33,7 +33,7 @@ Product = Callable[[str, int, int, int, int], Call | None]
 def best(call: Call) -> float:
     """Seconds of the fastest of at least 5 calls and 0.1 s of them, after a first one that does not count."""
     call()
-    found = []
+    found: list[float] = []
     end = time.perf_counter() + _SECONDS
     while len(found) < _CALLS or time.perf_counter() < end:
         start = time.perf_counter()

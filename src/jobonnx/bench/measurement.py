@@ -36,7 +36,7 @@ class Effort:
 
 
 FULL = Effort(5, Sizes(bulk=1000, repeated=200, singles=60, groups8=12, groups32=8), tuple(8 << i for i in range(11)))
-QUICK = Effort(2, Sizes(bulk=200, repeated=64, singles=20, groups8=4, groups32=2), (8, 32, 128, 512, 2048))
+QUICK = Effort(3, Sizes(bulk=200, repeated=64, singles=20, groups8=4, groups32=2), (8, 32, 128, 512, 2048))
 
 
 def grid(source: str | None, variants: Sequence[str] = (), providers: Sequence[str] = ()) -> list[System]:

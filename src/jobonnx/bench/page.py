@@ -30,7 +30,7 @@ svg{width:100%;height:auto;display:block}
 svg text{font-family:inherit!important}
 .narrow{display:none}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch;border:1px solid var(--line);border-radius:10px}
-table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.42rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 thead th{color:var(--soft);font-weight:600;background:var(--card)}
 tbody tr:last-child>*{border-bottom:0}
@@ -39,7 +39,8 @@ td.name+td.name{font-weight:400}
 .long td:last-child{white-space:normal;min-width:17rem;font-weight:400;overflow-wrap:anywhere}
 @media(max-width:640px){main{padding:1.5rem 1rem 3rem}.wide{display:none}.narrow{display:block}
 .scroll:not(.long) .name:first-child{position:sticky;left:0;background:var(--back)}
-.scroll:not(.long) thead .name:first-child{background:var(--card)}}
+.scroll:not(.long) thead .name:first-child{background:var(--card)}
+.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}.long td:last-child{min-width:8.5rem}}
 """
 
 

@@ -50,13 +50,13 @@ def plots(report: Report) -> list[Plot]:
         )
     if any(point.cell.sweep for point in points):
         note = "Milliseconds of one run of the model against the tokens in it; less is better."
-        made.append(_plot("sweep", "Latency against batch size", note, points, _sweep, 3.6))
+        made.append(_plot("sweep", "Latency against batch size", note, points, _sweep, 4.0))
     if any(_loss(point) is not None for point in points):
         note = (
             "Loss is 1 less the mean centred cosine to PyTorch fp32; up and right is better. Nothing measured is both faster "
             "and more exact than a filled point: they are the Pareto front."
         )
-        made.append(_plot("pareto", "Accuracy against speed", note, points, _accuracy, 3.6))
+        made.append(_plot("pareto", "Accuracy against speed", note, points, _accuracy, 4.0))
     return made
 
 
@@ -166,7 +166,7 @@ def _sweep(axes: Any, points: list[_Point]) -> None:
     axes.set_xlabel("tokens in the batch")
     axes.set_ylabel("ms")
     axes.grid(True, linewidth=0.6)
-    axes.legend(loc="upper left")
+    _legend(axes)
 
 
 def _accuracy(axes: Any, points: list[_Point]) -> None:
@@ -176,7 +176,7 @@ def _accuracy(axes: Any, points: list[_Point]) -> None:
     places = [(point.summary.titles_per_second, loss) for point, loss in shown]
     front = pareto(places)
     line = sorted(places[i] for i in front)
-    axes.plot(*zip(*line, strict=True), color=_LINE, linestyle="--", linewidth=1.2, zorder=1)
+    axes.plot(*zip(*line, strict=True), color=_TEXT, alpha=0.45, linestyle="--", linewidth=1.2, zorder=1)
     for i, ((point, _), (speed, loss)) in enumerate(zip(shown, places, strict=True)):
         fill = point.colour if i in front else "none"
         axes.plot(speed, loss, point.marker, markersize=9, color=point.colour, markerfacecolor=fill, label=point.label, zorder=2)
@@ -189,8 +189,14 @@ def _accuracy(axes: Any, points: list[_Point]) -> None:
     plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_major_formatter(plain)
     axes.xaxis.set_minor_formatter(plain if max(speeds) < 10 * min(speeds) else "")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
     axes.tick_params(axis="x", which="minor", labelsize=8)
     axes.set_xlabel("titles/s in bulk")
     axes.set_ylabel("loss")
     axes.grid(True, linewidth=0.6)
-    axes.legend(loc="best")
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Below the axes, where it covers nothing; as many columns as the width has room for."""
+    axes.figure.legend(loc="outside lower center", ncols=max(2, int(axes.figure.get_figwidth() // 1.8)), fontsize=9)

@@ -128,10 +128,9 @@ def _accuracy(report: Report) -> Table:
     rows = []
     for cell, _ in measured(report):
         p = cell.parity
-        figures = ("", "", "", "")
-        if p:
-            figures = tuple(_cosine(p[key]) for key in ("mean_cosine", "min_cosine", "mean_centred"))  # type: ignore[assignment]
-            figures = (*figures, "NaN" if p["top10_overlap"] is None else f"{100 * p['top10_overlap']:.1f}%")
+        overlap = p["top10_overlap"] if p else None
+        figures = [_cosine(p[key]) if p else "" for key in ("mean_cosine", "min_cosine", "mean_centred")]
+        figures.append("" if overlap is None else f"{100 * overlap:.1f}%")
         missed = "; ".join(shortcomings(cell)) if cell.family == "jobonnx" else ""
         rows.append((*_names(cell), *figures, _cosine(cell.batch_cosine), missed or "passes"))
     head = ("variant", "provider", "mean cosine", "lowest", "mean centred", "top-10 kept", "alone / batched", "tolerance")
