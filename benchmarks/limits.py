@@ -16,75 +16,38 @@ as well for onnxruntime.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROWS = (8, 64, 256, 1024)
-_SECONDS = 0.1
-_CALLS = 5
+
+def _gemm() -> Any:
+    """jobonnx.bench.gemm by its path: an environment of a peer has no jobonnx."""
+    path = Path(__file__).resolve().parents[1] / "src" / "jobonnx" / "bench" / "gemm.py"
+    spec = importlib.util.spec_from_file_location("gemm", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+gemm = _gemm()
+best = gemm.best
+Call = Any  # gemm.Call
 _LARGE = 2 << 30  # bytes: no cache holds it
-Call = Callable[[], Any]
-
-
-def best(call: Call) -> float:
-    """Seconds of the fastest of at least 5 calls and 0.1 s of them, after a first one that does not count."""
-    call()
-    found = []
-    end = time.perf_counter() + _SECONDS
-    while len(found) < _CALLS or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def onnxruntime_product(dtype: str, m: int, k: int, n: int, threads: int) -> Call | None:
-    import onnxruntime as ort
-    from onnx import TensorProto, helper, numpy_helper
-
-    if dtype == "bf16":
-        return None  # no kernel on the CPU provider
-    rng = np.random.default_rng(0)
-    if dtype == "int8":
-        x = rng.integers(0, 255, (m, k), dtype=np.uint8)
-        constants = {
-            "weight": rng.integers(-127, 127, (k, n), dtype=np.int8),
-            "zero": np.array(128, np.uint8),
-        }
-        node = helper.make_node("MatMulInteger", ["x", "weight", "zero"], ["y"])
-        kinds = TensorProto.UINT8, TensorProto.INT32
-        y = np.empty((m, n), np.int32)
-    else:
-        x = rng.standard_normal((m, k), dtype=np.float32)
-        constants = {"weight": rng.standard_normal((k, n), dtype=np.float32)}
-        node = helper.make_node("MatMul", ["x", "weight"], ["y"])
-        kinds = TensorProto.FLOAT, TensorProto.FLOAT
-        y = np.empty((m, n), np.float32)
-    graph = helper.make_graph(
-        [node],
-        "product",
-        [helper.make_tensor_value_info("x", kinds[0], x.shape)],
-        [helper.make_tensor_value_info("y", kinds[1], y.shape)],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()  # no allocation, no copy: the product alone
-    binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(x))
-    binding.bind_ortvalue_output("y", ort.OrtValue.ortvalue_from_numpy(y))
-    return lambda: session.run_with_iobinding(binding)
 
 
 def torch_product(dtype: str, m: int, k: int, n: int, threads: int) -> Call | None:
+    if dtype == "fp16":
+        return None  # never the type of a system on a CPU
     import torch
 
     torch.set_num_threads(threads)
@@ -116,6 +79,8 @@ def torch_product(dtype: str, m: int, k: int, n: int, threads: int) -> Call | No
 
 
 def openvino_product(dtype: str, m: int, k: int, n: int, threads: int) -> Call | None:
+    if dtype == "fp16":
+        return None  # never the type of a system on a CPU
     import openvino as ov
     from openvino import opset13 as op
 
@@ -145,25 +110,7 @@ def openvino_product(dtype: str, m: int, k: int, n: int, threads: int) -> Call |
     return infer
 
 
-PRODUCTS: dict[str, Callable[[str, int, int, int, int], Call | None]] = {
-    "onnxruntime": onnxruntime_product,
-    "torch": torch_product,
-    "openvino": openvino_product,
-}
-
-
-def products(engine: str, shapes: list[tuple[int, int]], threads: int) -> Iterator[dict[str, Any]]:
-    """Every dtype at every shape and number of rows; what an engine cannot do has "missing" and the reason."""
-    for dtype in ("fp32", "bf16", "int8"):
-        for k, n in shapes:
-            for m in ROWS:
-                found: dict[str, Any] = {"kind": "product", "engine": engine, "dtype": dtype, "m": m, "k": k, "n": n}
-                try:
-                    call = PRODUCTS[engine](dtype, m, k, n, threads)
-                    seconds = None if call is None else best(call)
-                    yield found | ({"missing": "no kernel"} if seconds is None else {"seconds": seconds})
-                except Exception as error:  # an engine that lacks one kernel still has the others
-                    yield found | {"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+PRODUCTS = {"onnxruntime": gemm.product, "torch": torch_product, "openvino": openvino_product}
 
 
 def reading(sizes: list[int], matrix_bytes: int, threads: int) -> Iterator[dict[str, Any]]:
@@ -202,31 +149,15 @@ def summarise(passes: list[list[dict[str, Any]]], layers: int, hidden: int, inte
         missing: what an engine could not do;
         passes: every measurement.
     """
-    products: dict[tuple[str, int, str, int, int], list[float]] = {}
     reads: dict[int, list[float]] = {}
-    missing = set()
     for found in (found for one_pass in passes for found in one_pass):
         if found["kind"] == "reading":
             reads.setdefault(found["bytes"], []).append(found["seconds"])
-        elif "missing" in found:
-            missing.add(f"{found['engine']} {found['dtype']}: {found['missing']}")
-        else:
-            products.setdefault((found["dtype"], found["m"], found["engine"], found["k"], found["n"]), []).append(found["seconds"])
-    layer = ((hidden, hidden, 4), (hidden, intermediate, 1), (intermediate, hidden, 1))  # k, n, how many
-    gemm: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for dtype, m, engine in dict.fromkeys(key[:3] for key in products):
-        if all((dtype, m, engine, k, n) in products for k, n, _ in layer):
-            seconds = sum(times * statistics.median(products[dtype, m, engine, k, n]) for k, n, times in layer)
-            operations = 2 * m * sum(times * k * n for k, n, times in layer)
-            gemm.setdefault(dtype, {}).setdefault(str(m), {"rates": {}})["rates"][engine] = operations / seconds
-    for by_rows in gemm.values():
-        for best_of in by_rows.values():
-            best_of["rates"] = dict(sorted(best_of["rates"].items(), key=lambda pair: -pair[1]))
     return {
         "weights": layers * (4 * hidden * hidden + 2 * hidden * intermediate),
-        "gemm": gemm,
+        "gemm": gemm.rates(passes, hidden, intermediate),
         "reading": [{"bytes": size, "seconds": statistics.median(seconds)} for size, seconds in sorted(reads.items())],
-        "missing": sorted(missing),
+        "missing": gemm.missing(passes),
         "passes": passes,
     }
 
@@ -248,7 +179,7 @@ def main() -> None:
             weights = arguments.layers * (4 * h * h + 2 * h * i)
             measured = reading([weights, 2 * weights, 4 * weights, arguments.large], 4 * h * h, arguments.threads)
         else:
-            measured = products(engine, [(h, h), (h, i), (i, h)], arguments.threads)
+            measured = gemm.products(engine, PRODUCTS[engine], gemm.layer_shapes(h, i), arguments.threads)
         for found in measured:
             print(json.dumps(found), flush=True)
 

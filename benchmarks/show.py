@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bench import Cell, Report, Summary, Timing, bulk_ratio, one_ratio, summarise
+from jobonnx.bench import Cell, Report, Summary, Timing, bulk_ratio, gemm_rate, one_ratio, summarise
 
 REFERENCE = "st-torch-fp32"
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of one weight
@@ -136,8 +136,7 @@ def _limits(report: Report) -> str:
 
 def _rate(report: Report, cell: Cell) -> float | None:
     """The machine's best rate in the cell's type, over all numbers of rows and engines."""
-    by_rows = (report.limits or {}).get("gemm", {}).get(cell.details.get("dtype"))
-    return max(rate for best in by_rows.values() for rate in best["rates"].values()) if by_rows else None
+    return gemm_rate(report.limits, cell.details.get("dtype"))
 
 
 def _floor(report: Report, cell: Cell) -> float | None:

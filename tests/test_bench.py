@@ -202,7 +202,7 @@ def test_a_bundle_is_measured_and_written(bundle: Path, workload: Workload, tmp_
     report.write(tmp_path / "report.json")
     assert Report.read(tmp_path / "report.json") == report
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["schema"] == "jobonnx.bench/1"
+    assert content["schema"] == "jobonnx.bench/2"
     assert content["cells"][0]["summary"]["one"].keys() == {"p50", "p95", "p99", "calls"}
     assert content["cells"][0]["summary"]["titles_per_second"] == 48 / statistics.median(r.bulk for r in fp32.rounds)
     assert content["cells"][2]["summary"] is None

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from jobonnx.cli_bench import bench
 from jobonnx.cli_evaluate import evaluate, rank
 from jobonnx.errors import JobonnxError
 from jobonnx.tokenizer import without_lone_surrogates
@@ -284,6 +285,7 @@ def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | 
             click.echo(f"  {score:.3f}  {title}")
 
 
+main.add_command(bench)
 main.add_command(evaluate)
 main.add_command(rank)
 

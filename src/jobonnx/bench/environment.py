@@ -6,8 +6,10 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jobonnx.session import available_threads
@@ -26,6 +28,8 @@ _FEATURES = {
     "SVE": {"sve"},
 }
 
+_PACKAGES = ("jobonnx", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "onnxruntime-directml")
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -43,6 +47,8 @@ class Environment:
     system: str
     python: str
     git_revision: str | None  # with "+changes" if the tree is not clean
+    gpus: tuple[str, ...] = ()  # name, driver and memory, as nvidia-smi says
+    versions: dict[str, str] = field(default_factory=dict)  # of the packages that decide speed, where they are installed
 
 
 def record() -> Environment:
@@ -61,6 +67,8 @@ def record() -> Environment:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         git_revision=_git_revision(Path(__file__).parent),
+        gpus=_gpus(),
+        versions=dict(_versions(_PACKAGES)),
     )
 
 
@@ -106,6 +114,21 @@ def _cgroup(name: str) -> str | None:
         except OSError:
             continue
     return None
+
+
+def _gpus() -> tuple[str, ...]:
+    """One line a GPU, such as "NVIDIA H100 80GB HBM3, driver 550.54, 81559 MiB"."""
+    found = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader") or ""
+    rows = [line.split(", ") for line in found.splitlines()]
+    return tuple(f"{row[0]}, driver {row[1]}, {row[2]}" for row in rows if len(row) == 3)
+
+
+def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for package in packages:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue
 
 
 def _git_revision(folder: Path) -> str | None:

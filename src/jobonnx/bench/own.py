@@ -11,6 +11,8 @@ from jobonnx import Encoder
 
 _DTYPES = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}  # every other variant is a kind of int8
 
+_NO_BUDGET = 1 << 40  # tokens: everything is one batch
+
 
 class _System:
     """An encoder. Engine graphs compute real tokens only, and repeats once: there is nothing to count."""
@@ -30,6 +32,9 @@ class _System:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
         return self._encoder.encode(texts, show_progress_bar=False)
+
+    def encode_whole(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return self._encoder.encode(texts, show_progress_bar=False, token_budget=_NO_BUDGET)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._encoder.tokenize(texts)

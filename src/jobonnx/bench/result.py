@@ -1,10 +1,12 @@
 """What a comparison found, as data: one JSON file. The dataclasses below are its schema; all times are seconds, all sizes bytes.
 
-    {"schema": "jobonnx.bench/1", "environment": Environment, "shape": Shape, "workload": Workload.summary(),
-     "cells": [Cell + {"summary": Summary or null}], "limits": limits or null}
+    {"schema": "jobonnx.bench/2", "environment": Environment, "shape": Shape, "workload": Workload.summary(),
+     "cells": [Cell + {"summary": Summary or null}], "limits": limits or null, "bundle": BundleFacts or null,
+     "recommendations": [Recommendation]}
 
-`summary` is worked out from the rest of its cell when the file is written, for readers that want the figures only. `limits` is what
-benchmarks/limits.py measured in the same run.
+`summary` is worked out from the rest of its cell when the file is written, for readers that want the figures only; so are the
+recommendations (advice.py), which `jobonnx bench` writes and compare.py does not. `limits` is what gemm.py or benchmarks/limits.py
+measured in the same run. Schema 1 had no `bundle`, no sweep and less of the environment; it is read as well.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ import numpy as np
 from jobonnx.bench.environment import Environment
 from jobonnx.errors import JobonnxError
 
-SCHEMA = "jobonnx.bench/1"
+SCHEMA = "jobonnx.bench/2"
+_READ = (SCHEMA, "jobonnx.bench/1")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,15 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """One size of the sweep: one run of the model over so many titles of nearly one length, again and again."""
+
+    titles: int
+    tokens: int  # real tokens, special ones included
+    seconds: tuple[float, ...]  # one a call; the first call of a size is left out
+
+
+@dataclass(frozen=True)
 class Cell:
     """One system: who it is, what came of it, and what was measured."""
 
@@ -78,8 +90,10 @@ class Cell:
     peak_bytes: int | None  # the process's high-water mark, mapped files included
     anonymous_peak_bytes: int | None  # without mapped files: highest of a reading every 50 ms
     idle_cpu: float | None  # processor seconds it took while others had their turn
-    parity: dict[str, Any] | None  # jobonnx.parity.Parity of the bulk titles against the reference system
+    parity: dict[str, Any] | None  # jobonnx.parity.Parity against the reference system (bulk titles) or the bundle's own vectors
     batch_cosine: float | None  # lowest cosine between a title's vector alone or among 32, and in bulk
+    asked: dict[str, str] = field(default_factory=dict)  # {"variant", "provider"}, of ours; what came of it is in `details`
+    sweep: tuple[Batch, ...] = ()  # smallest first
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,19 @@ class Summary:
     tokenize_share: float | None  # tokenising over bulk time
     operations_per_second: float  # bulk; every real token at full depth
     executed_per_second: float  # bulk; what was computed: padding in, skipped rows of the last layer out
+    nodes_on_cpu: int | None  # nodes of the graph that fell to the CPU provider though another was asked for; None: not known
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """The bundle that was measured."""
+
+    model: str  # what it was exported from
+    revision: str | None
+    dimension: int
+    pooling: str
+    parity_texts: int  # texts that parity was measured on, against PyTorch fp32
+    fingerprints: dict[str, str]  # of each variant, see `Bundle.fingerprint`
 
 
 @dataclass(frozen=True)
@@ -121,6 +148,7 @@ class Report:
     workload: dict[str, Any]
     cells: tuple[Cell, ...]
     limits: dict[str, Any] | None = None
+    bundle: BundleFacts | None = None
 
     def as_dict(self) -> dict[str, Any]:
         cells = []
@@ -144,15 +172,18 @@ class Report:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content["schema"] != SCHEMA:
+            if content["schema"] not in _READ:
                 raise JobonnxError(f"{path}: its schema is {content['schema']!r}, this version reads {SCHEMA!r}; measure again")
             return cls(
-                environment=Environment(**content["environment"]),
+                environment=Environment(**{**content["environment"], "gpus": tuple(content["environment"].get("gpus", ()))}),
                 shape=Shape(**content["shape"]),
                 workload=content["workload"],
                 cells=tuple(_cell(cell) for cell in content["cells"]),
                 limits=content["limits"],
+                bundle=BundleFacts(**content["bundle"]) if content.get("bundle") else None,
             )
+        except OSError as error:
+            raise JobonnxError(f"{path} cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError) as error:
             raise JobonnxError(f"{path} is no report of a comparison ({error})") from None
 
@@ -182,6 +213,7 @@ def summarise(cell: Cell, shape: Shape, workload: dict[str, Any]) -> Summary | N
         tokenize_share=statistics.median(tokenize) / bulk if tokenize else None,
         operations_per_second=shape.operations(tokens) / bulk,
         executed_per_second=shape.operations(tokens if computed is None else computed, last_rows) / bulk,
+        nodes_on_cpu=_nodes_on_cpu(cell.details),
     )
 
 
@@ -206,6 +238,18 @@ def one_ratio(cell: Cell, other: Cell) -> float | None:
     return _ratio_of_rounds(cell.rounds, lambda r: statistics.median(r.one), other.rounds, lambda r: statistics.median(r.one))
 
 
+def gemm_rate(limits: dict[str, Any] | None, dtype: str | None) -> float | None:
+    """The best rate of matrix products in a type, in operations/s, over all numbers of rows and engines; None: not measured."""
+    by_rows = (limits or {}).get("gemm", {}).get(dtype)
+    return max(rate for best in by_rows.values() for rate in best["rates"].values()) if by_rows else None
+
+
+def _nodes_on_cpu(details: dict[str, Any]) -> int | None:
+    if "nodes" not in details:
+        return None
+    return 0 if details.get("provider") == "cpu" else int(details["nodes"].get("CPUExecutionProvider", 0))
+
+
 def _mixed_over_equal(r: Round) -> float:
     return statistics.median(mixed / equal for mixed, equal in zip(r.thirty_two, r.thirty_two_equal, strict=True))
 
@@ -220,8 +264,9 @@ def _ratio_of_rounds(
 def _cell(content: dict[str, Any]) -> Cell:
     fields = {name: value for name, value in content.items() if name != "summary"}
     rounds = tuple(_round(r) for r in fields.pop("rounds"))
+    sweep = tuple(Batch(b["titles"], b["tokens"], tuple(b["seconds"])) for b in fields.pop("sweep", ()))
     loads, first_calls = (tuple(fields.pop(name)) for name in ("loads", "first_calls"))
-    return Cell(**fields, rounds=rounds, loads=loads, first_calls=first_calls)
+    return Cell(**fields, rounds=rounds, loads=loads, first_calls=first_calls, sweep=sweep)
 
 
 def _round(content: dict[str, Any]) -> Round:

@@ -20,7 +20,7 @@ import numpy as np
 
 from jobonnx.bench import own, worker
 from jobonnx.bench.environment import available_bytes
-from jobonnx.bench.result import Cell, Round
+from jobonnx.bench.result import Batch, Cell, Round
 from jobonnx.bench.workload import Workload
 from jobonnx.bundle import Bundle
 from jobonnx.parity import Floats, measure
@@ -30,6 +30,9 @@ _SAMPLING = 0.05  # seconds between readings of a busy worker's memory
 _SETTLE = 0.3  # seconds after each turn: threads that spin for a while after their work have stopped by then
 _PATIENCE = 600.0  # seconds for one command; see `Session.timeout`
 _WARM_UP = 64  # titles of the warm-up's bulk call
+
+_SWEEP_TOKENS = 4096  # of one size of the sweep, over all its calls ...
+_SWEEP_TIMES = (3, 20)  # ... but no fewer and no more calls than these, beside the first
 
 Report = Callable[[str], None]
 
@@ -46,6 +49,14 @@ class System:
     folder: Path = Path()  # its own files, from the adapter's `build`
     files: tuple[Path, ...] = ()  # what loading reads; brought into the page cache first
     absent: str | None = None  # why it cannot run here, and what to install
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Texts and the vectors that are right for them, float32 [texts, dimension]: what a bundle carries from PyTorch."""
+
+    texts: tuple[str, ...]
+    vectors: Floats
 
 
 class WorkerLost(Exception):
@@ -191,14 +202,18 @@ class _Turns:
         self._peak: int | None = None
         self._anonymous_peak: int | None = None
         self._idle: float | None = None
+        self._sweep: list[Batch] = []
+        self._swept = False
         self.vectors.mkdir(parents=True, exist_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
 
-    def take(self, workload: Workload) -> None:
+    def take(self, workload: Workload, truth: Truth | None) -> None:
         """One turn. A worker that is lost takes no further ones."""
         try:
             self._wake()
             process = self.process or self._start(workload)
+            if truth and not self._rounds:
+                _time(process, truth.texts, vectors=self.vectors / "truth.npy")
             self._rounds.append(self._round(process, workload))
             self._peak = _larger(self._peak, process.ask("memory")["peak_bytes"])
         except WorkerLost as lost:
@@ -208,19 +223,38 @@ class _Turns:
             time.sleep(_SETTLE)
             self._rest_began = process.cpu()
 
+    def sweep(self, workload: Workload) -> None:
+        """All sizes of the sweep, after the last turn: larger batches than usual, which must not count as usual memory."""
+        try:
+            self._wake()
+            process = self.process or self._start(workload)
+            self._anonymous_peak = _larger(self._anonymous_peak, process.anonymous_peak)
+            self._swept = True
+            for group in workload.sweep:
+                tokens = workload.count(group)
+                least, most = _SWEEP_TIMES
+                times = 1 + max(least, min(most, _SWEEP_TOKENS // tokens))
+                seconds = process.ask("sweep", texts=group, times=times)["seconds"]
+                self._sweep.append(Batch(len(group), tokens, tuple(seconds[1:])))
+        except WorkerLost as lost:
+            self.reason = f"in the sweep over batch sizes: {lost}"
+            self.close()
+
     def close(self) -> None:
         if self.process is not None:
             self._wake()
-            self._anonymous_peak = _larger(self._anonymous_peak, self.process.anonymous_peak)
+            if not self._swept:
+                self._anonymous_peak = _larger(self._anonymous_peak, self.process.anonymous_peak)
             self.process.close()
             self.process = None
 
-    def cell(self, workload: Workload, reference: Floats | None) -> Cell:
-        """All that was measured. Call it after `close`."""
+    def cell(self, workload: Workload, reference: Floats | None, name: str) -> Cell:
+        """All that was measured; parity is of the vectors of that name. Call it after `close`."""
         vectors = self.bulk_vectors()
+        mine = self.kept(name)
         parity = None
-        if vectors is not None and reference is not None and vectors.shape == reference.shape and np.isfinite(vectors).all():
-            parity = measure(reference, vectors).as_dict()
+        if mine is not None and reference is not None and mine.shape == reference.shape and np.isfinite(mine).all():
+            parity = measure(reference, mine).as_dict()
         return Cell(
             name=self.system.name,
             family=self.system.family,
@@ -236,11 +270,17 @@ class _Turns:
             idle_cpu=self._idle,
             parity=parity,
             batch_cosine=None if vectors is None else self._batch_cosine(workload, vectors),
+            asked={key: self.system.options[key] for key in ("variant", "provider") if key in self.system.options},
+            sweep=tuple(self._sweep),
         )
 
     def bulk_vectors(self) -> Floats | None:
         """What it gave for the bulk titles in its first round."""
-        return _load(self.vectors / "bulk.npy") if self._rounds else None
+        return self.kept("bulk")
+
+    def kept(self, name: str) -> Floats | None:
+        """Vectors of its first round."""
+        return _load(self.vectors / f"{name}.npy") if self._rounds else None
 
     def _wake(self) -> None:
         """Count what the process took since its last turn."""
@@ -315,6 +355,7 @@ def run(
     reference: str | None = None,
     reserve: int = 0,
     timeout: float = _PATIENCE,
+    truth: Truth | None = None,
     each_round: Callable[[], None] = lambda: None,
     report: Report = lambda line: None,
 ) -> list[Cell]:
@@ -330,6 +371,7 @@ def run(
         reserve: bytes that have to be available before a process starts. While less is, idle ones are closed, to be started (and
             loaded) again in their next turn: first the one that has just had its turn, which will wait longest.
         timeout: seconds for one command of a worker.
+        truth: texts with vectors that are right; parity is measured on them, in place of the reference system's.
         each_round: called before each round, for what has to be measured in the same run.
         report: is told each turn as it ends.
 
@@ -351,17 +393,23 @@ def run(
                 if turn.process is None:
                     _make_room(turns[place + 1 :] + turns[:place], reserve)
                 start = time.monotonic()
-                turn.take(workload)
+                turn.take(workload, truth)
                 outcome = turn.reason or f"{time.monotonic() - start:.1f} s"
                 report(f"round {number + 1} of {rounds}: {turn.system.name}: {outcome}")
             now = time.monotonic()
             if minutes is not None and now + (now - round_began) > began + 60 * minutes:
                 break
+        for turn in turns if workload.sweep else ():
+            if not turn.reason:
+                turn.sweep(workload)
+                report(f"sweep over batch sizes: {turn.system.name}: {turn.reason or 'done'}")
     finally:
         for turn in turns:
             turn.close()
+    if truth:
+        return [turn.cell(workload, truth.vectors, "truth") for turn in turns]
     vectors = next((turn.bulk_vectors() for turn in turns if turn.system.name == reference), None)
-    return [turn.cell(workload, vectors) for turn in turns]
+    return [turn.cell(workload, vectors, "bulk") for turn in turns]
 
 
 def _make_room(waiting: list[_Turns], reserve: int) -> None:

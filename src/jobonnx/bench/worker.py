@@ -8,7 +8,8 @@ An adapter is a Python file with
 - `load(folder, **options)`, which gives a system: `encode(texts)` -> float32 [texts, dimension] in the order given, and `details`,
   a dict for the report with at least `dtype`, the type its matrix products run in ("fp32", "bf16", "fp16" or "int8"). It may have
   `computed_tokens`, a running count of the tokens its matrix products have seen, padding included; a system that computes real
-  tokens only, and repeats once, leaves it out. It may have `tokenize(texts)`, which is then timed by itself.
+  tokens only, and repeats once, leaves it out. It may have `tokenize(texts)`, which is then timed by itself, and
+  `encode_whole(texts)`, which is `encode` in one run of the model however many texts there are.
 - `build(folder, **options)`, if it needs files of its own: writes them into the folder, once.
 
 Commands, all with seconds as floats:
@@ -17,12 +18,13 @@ Commands, all with seconds as floats:
     {"command": "load", "folder", "options", "files"}           -> {"seconds", "details", "versions"}
     {"command": "time", "batches": [[text, ...], ...], "vectors": path or null}
                                                                 -> {"seconds": [one a batch], "cpu_seconds", "computed_tokens"}
+    {"command": "sweep", "texts", "times"}                      -> {"seconds": [one a time]}
     {"command": "tokenize", "texts"}                            -> {"seconds": seconds or null}
     {"command": "memory"}                                       -> {"peak_bytes"}
 
 `load` reads `files` (paths) once before its clock starts, so that its time does not depend on what the disk had cached; importing
-the libraries counts. `time` calls `encode` once a batch and saves all rows to `vectors` as .npy. A command that raises is answered
-with {"error": sentence}.
+the libraries counts. `time` calls `encode` once a batch and saves all rows to `vectors` as .npy; `sweep` calls `encode_whole` on
+the same texts so many times. A command that raises is answered with {"error": sentence}.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class Worker:
             "build": self._build,
             "load": self._load,
             "time": self._time,
+            "sweep": self._sweep,
             "tokenize": self._tokenize,
             "memory": self._memory,
         }
@@ -115,6 +118,15 @@ class Worker:
             np.save(request["vectors"], np.concatenate([np.asarray(row, dtype=np.float32) for row in rows]))
         computed = None if before is None else self._system.computed_tokens - before
         return {"seconds": seconds, "cpu_seconds": cpu, "computed_tokens": computed}
+
+    def _sweep(self, request: dict[str, Any]) -> dict[str, Any]:
+        gc.collect()
+        seconds = []
+        for _ in range(request["times"]):
+            start = time.perf_counter()
+            self._system.encode_whole(request["texts"])
+            seconds.append(time.perf_counter() - start)
+        return {"seconds": seconds}
 
     def _tokenize(self, request: dict[str, Any]) -> dict[str, Any]:
         if not hasattr(self._system, "tokenize"):

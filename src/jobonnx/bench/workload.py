@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 from jobonnx.errors import JobonnxError
@@ -38,6 +40,7 @@ class Workload:
     groups32: tuple[Group, ...]  # from `bulk`
     equal32: tuple[Group, ...]  # each with exactly the tokens of the group of `groups32` in its place, in titles of one length
     tokens: dict[str, int]
+    sweep: tuple[Group, ...] = ()  # titles of nearly one length, as many as come to each size of the sweep; smallest first
 
     def count(self, titles: Sequence[str]) -> int:
         """Real tokens of some of the titles."""
@@ -56,11 +59,18 @@ class Workload:
             "singles": len(self.singles),
             "groups8": len(self.groups8),
             "groups32": len(self.groups32),
+            "sweep": [[len(group), self.count(group)] for group in self.sweep],
             "sha256": hashlib.sha256("\n".join(self.bulk).encode()).hexdigest(),
         }
 
 
-def draw(titles: Sequence[str], tokenize: Callable[[Sequence[str]], list[list[int]]], sizes: Sizes, seed: int = 0) -> Workload:
+def draw(
+    titles: Sequence[str],
+    tokenize: Callable[[Sequence[str]], list[list[int]]],
+    sizes: Sizes,
+    seed: int = 0,
+    sweep: Sequence[int] = (),
+) -> Workload:
     """Draw a workload from titles in their natural mix of lengths; the same titles, sizes and seed give the same workload.
 
     Args:
@@ -68,6 +78,7 @@ def draw(titles: Sequence[str], tokenize: Callable[[Sequence[str]], list[list[in
         tokenize: texts to token ids, special tokens included.
         sizes: how many of each.
         seed: of the draw.
+        sweep: tokens of each batch of the sweep; sizes that the titles do not fill are left out.
 
     Raises:
         JobonnxError: too few titles for the sizes.
@@ -93,7 +104,18 @@ def draw(titles: Sequence[str], tokenize: Callable[[Sequence[str]], list[list[in
         groups32=mixed,
         equal32=equal,
         tokens=tokens,
+        sweep=_sweep(distinct, tokens, sweep),
     )
+
+
+def _sweep(distinct: list[str], tokens: dict[str, int], sizes: Sequence[int]) -> tuple[Group, ...]:
+    """For each size the titles nearest to the median length, so that padding is no part of a batch's time."""
+    lengths = sorted(tokens.values())
+    median = lengths[len(lengths) // 2]
+    nearest = sorted(distinct, key=lambda title: abs(tokens[title] - median))  # stable: the draw's order within a distance
+    totals = list(accumulate(tokens[title] for title in nearest))
+    groups = (tuple(nearest[: max(1, bisect_right(totals, size))]) for size in sizes if size <= totals[-1])
+    return tuple(dict.fromkeys(groups))
 
 
 def _pairs(
