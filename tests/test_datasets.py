@@ -276,4 +276,35 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path):
 
 
 def test_run_that_cannot_be_written(tmp_path):
-    assert "cannot be written" in refused(write_run, tmp_path / "absent" / "run.trec", [])
+    assert "could not be written (No such file" in refused(write_run, tmp_path / "absent" / "run.trec", [])
+
+
+def test_run_at_a_folder_is_refused_before_the_first_ranking(tmp_path):
+    def rankings():
+        raise AssertionError("the work has begun")
+        yield
+
+    assert f"{tmp_path} could not be written (it is a folder)" in refused(write_run, tmp_path, rankings())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_run_at_a_symbolic_link_goes_to_its_target(tmp_path, there):
+    target, link = tmp_path / "elsewhere" / "run.trec", tmp_path / "link.trec"
+    target.parent.mkdir()
+    if there:
+        target.write_text("before")
+    link.symlink_to(target)
+    write_run(link, [Ranking("q", ["d"], np.ones(1))])
+    assert link.is_symlink()
+    assert target.read_text() == "q Q0 d 1 1.0 jobonnx\n"
+    assert os.listdir(target.parent) == ["run.trec"]
+
+
+def test_run_into_a_fifo_is_read_at_its_other_end(tmp_path):
+    fifo = tmp_path / "run.trec"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    write_run(fifo, [Ranking("q", ["d"], np.ones(1))])
+    assert os.read(reader, 1000) == b"q Q0 d 1 1.0 jobonnx\n"
+    os.close(reader)
+    assert fifo.is_fifo()

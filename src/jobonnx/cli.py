@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -237,18 +237,21 @@ def encode(
     """Encode titles: the arguments, a file or stdin, one title a line."""
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise click.UsageError(f"{output}: the name has to end in .npy or .jsonl")
+    from jobonnx.datasets import replaced
+
     titles = _read_titles(texts, path)
     encoder = _load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
     if output is None:
         for line in _json_lines(titles, encoder.encode(titles, prompt_name=prompt_name)):
             click.echo(line)
         return
-    with _replaced(output) as file:  # before the work: a target that cannot be written is known at once
+    with replaced(output) as file:  # before the work: a target that cannot be written is known at once
         vectors = encoder.encode(titles, prompt_name=prompt_name)
         if output.suffix == ".npy":
             import numpy as np
 
-            np.save(file, vectors)
+            # Only its write: numpy hands a real file to the C library, which asks for a position that a FIFO has not.
+            np.save(SimpleNamespace(write=file.write), vectors)
         else:
             file.writelines(line.encode() + b"\n" for line in _json_lines(titles, vectors))
 
@@ -334,21 +337,6 @@ def _lines(content: bytes, name: str) -> list[str]:
 def _json_lines(titles: list[str], vectors: Any) -> Iterator[str]:
     for title, vector in zip(titles, vectors, strict=True):
         yield json.dumps({"text": title, "vector": vector.tolist()}, ensure_ascii=False)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when it is complete, and vanishes otherwise."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "wb") as file:
-            yield file
-        os.replace(beside, path)
-    except OSError as error:
-        raise JobonnxError(f"{path} could not be written ({error.strerror or error})") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink()
 
 
 @contextmanager

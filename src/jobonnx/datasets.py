@@ -22,9 +22,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,11 +290,40 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     return Run(scores, Counts(**tally))
 
 
+@contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete, and vanishes otherwise.
+
+    A symbolic link stays and what it points to is replaced. Nothing can take the place of what is no regular file (a FIFO,
+    /dev/stdout), so that is written to as it stands.
+
+    Raises:
+        JobonnxError: `path` is a folder, which is known on entry, or cannot be written.
+    """
+    if path.is_dir():
+        raise JobonnxError(f"{path} could not be written (it is a folder); name a file.")
+    try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                yield file
+            return
+        target = Path(os.path.realpath(path))
+        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with open(beside, "wb") as file:
+                yield file
+            os.replace(beside, target)
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+    except OSError as error:
+        raise JobonnxError(f"{path} could not be written ({error.strerror or error}).") from None
+
+
 def write_run(path: str | os.PathLike[str], rankings: Iterable[Ranking], *, tag: str = "jobonnx", header: bool = False) -> int:
     """Writes a TREC run, one `query Q0 document rank score tag` line a document, ranks from 1.
 
-    The file appears whole or not at all: lines go to a file beside it that takes its place at the end. Scores have the
-    digits it takes to read the same float32 back.
+    The file appears whole or not at all, as `replaced` says. Scores have the digits it takes to read the same float32 back.
 
     Args:
         path: The run; what is there is replaced.
@@ -306,26 +336,18 @@ def write_run(path: str | os.PathLike[str], rankings: Iterable[Ranking], *, tag:
 
     Raises:
         JobonnxError: The tag or an id is empty or has white space in it, which the format cannot hold; or the file
-            cannot be written.
+            cannot be written, a folder before the first ranking is taken.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     _one_word(tag, "tag")
     lines = 0
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            if header:
-                file.write(RUN_HEADER + "\n")
-            for query, documents, scores in rankings:
-                _one_word(query, "query id")
-                for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
-                    file.write(f"{query} Q0 {_one_word(document, 'document id')} {rank} {score!s} {tag}\n")
-                lines += len(documents)
-        os.replace(partial, path)
-    except OSError as error:
-        raise JobonnxError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(Path(path)) as file:
+        if header:
+            file.write(f"{RUN_HEADER}\n".encode())
+        for query, documents, scores in rankings:
+            _one_word(query, "query id")
+            for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
+                file.write(f"{query} Q0 {_one_word(document, 'document id')} {rank} {score!s} {tag}\n".encode())
+            lines += len(documents)
     return lines
 
 
