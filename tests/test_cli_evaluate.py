@@ -39,7 +39,7 @@ class StubEncoder:
 def stub(monkeypatch):
     opened = SimpleNamespace(variants=("fp32", "fp16", "int8"), default_variant="int8")
     monkeypatch.setattr(jobonnx, "Encoder", StubEncoder)
-    monkeypatch.setattr(jobonnx.Bundle, "open", lambda _: opened)
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: opened)
 
 
 @pytest.fixture
@@ -79,6 +79,21 @@ def test_chosen_variant_is_set_against_the_reference(german):
     assert list(json.loads(run(evaluate, german, "--variant", "fp32", "--json").stdout)["variants"]) == ["fp32"]
 
 
+def test_bundle_without_the_reference_says_that_it_shows_no_differences(german, monkeypatch):
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: SimpleNamespace(variants=("int8",), default_variant="int8"))
+    result = run(evaluate, german, "--json")
+    data = json.loads(result.stdout)
+    assert data["reference"] is None
+    assert "difference" not in data["variants"]["int8"]["german"]
+    assert result.stderr.count("fp32, which the others are compared with, is not in the bundle: no differences are shown\n") == 1
+
+
+def test_bundle_with_the_reference_names_it(german):
+    result = run(evaluate, german, "--json")
+    assert json.loads(result.stdout)["reference"] == "fp32"
+    assert "no differences" not in result.stderr
+
+
 def test_variant_that_the_bundle_lacks(german):
     with pytest.raises(JobonnxError, match="no variant 'int2'; choose among fp32, fp16, int8 or all"):
         run(evaluate, german, "--variant", "int2")
@@ -90,7 +105,7 @@ def test_variant_that_the_machine_cannot_run_is_refused_when_named(german):
 
 
 def test_machine_that_can_run_nothing(german, monkeypatch):
-    monkeypatch.setattr(jobonnx.Bundle, "open", lambda _: SimpleNamespace(variants=("fp16",), default_variant="fp16"))
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: SimpleNamespace(variants=("fp16",), default_variant="fp16"))
     with pytest.raises(JobonnxError, match="can run no variant"):
         run(evaluate, german, "--variant", "all")
 

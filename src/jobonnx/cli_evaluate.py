@@ -27,7 +27,7 @@ _model_option = click.option("-m", "--model", metavar="BUNDLE", help="Bundle fol
     multiple=True,
     metavar="NAME",
     help="Variant to score, once or more, or 'all' that this machine can run; the bundle's default if left out. "
-    "fp32 is scored too, to compare with.",
+    "fp32 is scored too, to compare with, if the bundle has it.",
 )
 @click.option("--run", type=click.Path(path_type=Path), help="Score this TREC run instead of a model; needs --qrels.")
 @click.option("--qrels", type=click.Path(path_type=Path), help="The judgements for --run.")
@@ -173,6 +173,9 @@ def _evaluate_variants(
             # Silent where stderr is no terminal.
             with console.status(f"{variant} on {dataset.name}: {len(dataset.corpus):,} titles"):
                 evaluations[variant][dataset.name] = evaluated(encoder, dataset)
+    if evaluations and REFERENCE not in evaluations:
+        why = "was skipped" if reference else "is not in the bundle"
+        click.echo(f"{REFERENCE}, which the others are compared with, {why}: no differences are shown", err=True)
     if not evaluations:
         raise JobonnxError("this machine can run no variant of the bundle; the reasons are above.")
     return evaluations, {"fingerprints": fingerprints, "skipped": skipped}
