@@ -17,14 +17,19 @@ from jobonnx.errors import JobonnxError
 QUERIES, CORPUS = "1\tnurse\n2\tcook\n3\tpilot\n", "7\tstaff nurse\n8\tline cook\n9\tbaker\n"
 QRELS = "1\t0\t7\t1\n2\t0\t8\t1\n2\t0\t9\t1\n"
 
+asked = []  # what encoders were made with
+
 
 class StubEncoder:
     """Hashed words; int8 is fp32 with another hash."""
 
-    def __init__(self, bundle=None, variant=None, provider="auto"):
-        if variant == "fp16":
+    def __init__(self, bundle=None, variant=None, **options):
+        asked.append({"bundle": bundle, "variant": variant, **options})
+        if variant == "fp16" and not options["force"]:
             raise JobonnxError("fp16 needs a GPU.")
-        self.bundle, self.variant = bundle, variant or "int8"
+        self.variant = variant or "int8"
+        self.bundle = SimpleNamespace(model=SimpleNamespace(note=""))
+        self.graph = SimpleNamespace(degraded=self.variant == "fp16")
         self.fingerprint = f"print-{self.variant}"
 
     def encode(self, texts, show_progress_bar=False):
@@ -37,6 +42,7 @@ class StubEncoder:
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
+    asked.clear()
     opened = SimpleNamespace(variants=("fp32", "fp16", "int8"), default_variant="int8")
     monkeypatch.setattr(jobonnx, "Encoder", StubEncoder)
     monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: opened)
@@ -77,6 +83,26 @@ def test_json_of_all_variants(german):
 def test_chosen_variant_is_set_against_the_reference(german):
     assert list(json.loads(run(evaluate, german, "--json").stdout)["variants"]) == ["fp32", "int8"]
     assert list(json.loads(run(evaluate, german, "--variant", "fp32", "--json").stdout)["variants"]) == ["fp32"]
+
+
+OPTIONS = ("--model", "b", "--revision", "r", "--provider", "cpu", "--threads", 2, "--force")
+MEANT = {"bundle": "b", "revision": "r", "provider": "cpu", "threads": 2, "force": True}
+
+
+def test_options_of_an_encoder_reach_it(german, tmp_path, monkeypatch):
+    opened = []
+    bundle = jobonnx.Bundle.open()
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *source, **rest: opened.append((*source, rest)) or bundle)
+    run(evaluate, german, *OPTIONS)
+    assert opened == [("b", {"revision": "r"})]
+    run(rank, german / "queries", german / "corpus_elements", "-o", tmp_path / "run.trec", *OPTIONS, "--variant", "int8")
+    assert asked == [MEANT | {"variant": variant} for variant in ("fp32", "int8", "int8")]
+
+
+def test_all_variants_with_force_include_fp16(german):
+    result = run(evaluate, german, "--variant", "all", "--force", "--json")
+    assert list(json.loads(result.stdout)["variants"]) == ["fp32", "fp16", "int8"]
+    assert "note: fp16 missed its parity tolerance" in result.stderr
 
 
 def test_bundle_without_the_reference_says_that_it_shows_no_differences(german, monkeypatch):
@@ -146,6 +172,7 @@ def test_two_datasets_of_one_name(german):
         (("--run", "r"), "--run needs --qrels"),
         (("--qrels", "q"), "--qrels goes with --run"),
         (("set", "--run", "r", "--qrels", "q"), "leave out datasets"),
+        (("--run", "r", "--qrels", "q", "--provider", "auto"), "leave out datasets and the options of a model"),
     ],
 )
 def test_misuse(arguments, message):
