@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import jobonnx
 from jobonnx.cli_evaluate import evaluate, rank
-from jobonnx.errors import JobonnxError
+from jobonnx.errors import CannotRunHereError, JobonnxError
 
 QUERIES, CORPUS = "1\tnurse\n2\tcook\n3\tpilot\n", "7\tstaff nurse\n8\tline cook\n9\tbaker\n"
 QRELS = "1\t0\t7\t1\n2\t0\t8\t1\n2\t0\t9\t1\n"
@@ -26,7 +26,7 @@ class StubEncoder:
     def __init__(self, bundle=None, variant=None, **options):
         asked.append({"bundle": bundle, "variant": variant, **options})
         if variant == "fp16" and not options["force"]:
-            raise JobonnxError("fp16 needs a GPU.")
+            raise CannotRunHereError("fp16 needs a GPU.")
         self.variant = variant or "int8"
         self.bundle = SimpleNamespace(model=SimpleNamespace(note=""))
         self.graph = SimpleNamespace(degraded=self.variant == "fp16")
@@ -121,13 +121,40 @@ def test_bundle_with_the_reference_names_it(german):
 
 
 def test_variant_that_the_bundle_lacks(german):
-    with pytest.raises(JobonnxError, match="no variant 'int2'; choose among fp32, fp16, int8 or all"):
-        run(evaluate, german, "--variant", "int2")
+    for others in ((), ("--variant", "all")):
+        with pytest.raises(JobonnxError, match="no variant 'int2'; choose among fp32, fp16, int8 or all"):
+            run(evaluate, german, *others, "--variant", "int2")
 
 
 def test_variant_that_the_machine_cannot_run_is_refused_when_named(german):
-    with pytest.raises(JobonnxError, match="fp16 needs a GPU"):
-        run(evaluate, german, "--variant", "fp16")
+    for others in ((), ("--variant", "all")):
+        with pytest.raises(JobonnxError, match="fp16 needs a GPU"):
+            run(evaluate, german, *others, "--variant", "fp16")
+
+
+def test_reference_that_the_machine_cannot_run_is_skipped(german, monkeypatch):
+    class WithoutFp32(StubEncoder):
+        def __init__(self, bundle=None, variant=None, **options):
+            if variant == "fp32":
+                raise CannotRunHereError("no fp32 graph for provider 'coreml'")
+            super().__init__(bundle, variant, **options)
+
+    monkeypatch.setattr(jobonnx, "Encoder", WithoutFp32)
+    result = run(evaluate, german, "--json")
+    assert list(json.loads(result.stdout)["variants"]) == ["int8"]
+    assert "fp32, which the others are compared with, was skipped: no differences are shown" in result.stderr
+
+
+def test_damaged_graph_fails_all_variants(german, monkeypatch):
+    class Damaged(StubEncoder):
+        def __init__(self, bundle=None, variant=None, **options):
+            if variant == "int8":
+                raise JobonnxError("int8.onnx does not load")
+            super().__init__(bundle, variant, **options)
+
+    monkeypatch.setattr(jobonnx, "Encoder", Damaged)
+    with pytest.raises(JobonnxError, match=r"int8\.onnx does not load"):
+        run(evaluate, german, "--variant", "all")
 
 
 def test_machine_that_can_run_nothing(german, monkeypatch):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from jobonnx.errors import JobonnxError
+from jobonnx.errors import CannotRunHereError, JobonnxError
 
 if TYPE_CHECKING:
     from jobonnx import Encoder
@@ -180,11 +180,13 @@ def _evaluate_variants(
     from jobonnx.scorecard import REFERENCE
 
     bundle = Bundle.open(model, revision=options["revision"])
-    every = "all" in variants
-    chosen = bundle.variants if every else variants or (bundle.default_variant,)
-    for variant in chosen:
+    named = [variant for variant in variants if variant != "all"]
+    for variant in named:
         if variant not in bundle.variants:
             raise JobonnxError(f"the bundle has no variant {variant!r}; choose among {', '.join(bundle.variants)} or all.")
+    if not variants:
+        named = [bundle.default_variant]
+    chosen = bundle.variants if "all" in variants else named
     reference = [REFERENCE] if REFERENCE in bundle.variants else []
     evaluations: dict[str, dict[str, Evaluation]] = {}
     fingerprints: dict[str, str] = {}
@@ -193,9 +195,9 @@ def _evaluate_variants(
     for variant in dict.fromkeys([*reference, *chosen]):
         try:
             encoder = load(model, variant=variant, **options)
-        except JobonnxError as error:
-            # A bundle may hold a variant for hardware that is not here: fp16 on a CPU, say.
-            if not every:
+        except CannotRunHereError as error:
+            # A bundle may hold a variant for hardware that is not here: fp16 on a CPU, say. What was asked for by name must run.
+            if variant in named:
                 raise
             skipped[variant] = str(error)
             click.echo(f"{variant} skipped: {error}", err=True)
