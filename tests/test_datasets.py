@@ -120,6 +120,19 @@ def test_byte_order_mark_windows_line_ends_and_blank_lines(tmp_path):
     assert titles.counts == Counts(byte_order_marks=1, windows_line_ends=1, blank_lines=1, headers=1)
 
 
+@pytest.mark.parametrize(
+    "name", ["q_id", "query", "did", "docid", "doc_id", "Document_ID", "number\tjobtitle", "#\tTitle", "no\ttext"]
+)
+def test_headers_are_no_titles(tmp_path, name):
+    header = name if "\t" in name else f"{name}\tname"
+    titles = read_titles(file(tmp_path / "queries", f"{header}\n1\tnurse\n2\ttext\n"))
+    assert (titles.texts, titles.counts) == ({"1": "nurse", "2": "text"}, Counts(headers=1))
+
+
+def test_first_judgement_of_a_document_named_text_is_no_header(tmp_path):
+    assert read_qrels(file(tmp_path / "qrels", "1 text 1\n")).relevance == {"1": {"text": 1}}
+
+
 def test_byte_order_mark_in_json_lines(tmp_path):
     assert read_titles(file(tmp_path / "q.jsonl", '\ufeff{"_id": "1", "text": "cook"}\r\n')).texts == {"1": "cook"}
 

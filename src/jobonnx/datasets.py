@@ -7,7 +7,8 @@ changed is counted in a `Counts` that travels with the data:
 - Files are UTF-8. A byte-order mark, Windows line ends and blank lines are dropped. Any other encoding is an error.
 - Cells are separated by tabs and taken as they stand: quotes are part of a title. A line of qrels or of a run without a
   tab is split at white space, as trec_eval does. Space around an id is dropped.
-- A first line whose first cell is a column name (`q_id`, `c_id`, `query-id`, ...) is a header.
+- A first line whose first cell is a column name (`q_id`, `c_id`, `query-id`, ...) is a header, and so is one of titles whose
+  second cell is `jobtitle`, `title` or `text`.
 - The same id with the same title again is merged; with another title it is an error. The same holds for judgements. A
   document that a run names twice for one query is an error.
 - A judgement above 0 is relevant, everything else is not (sentence-transformers' evaluator and trec_eval's `map` know
@@ -35,7 +36,11 @@ from jobonnx.errors import JobonnxError
 RUN_HEADER = "q_id Q0 doc_id rank score tag"
 """The header line that TalentCLEF 2025 asks for (and 2026 forbids)."""
 
-_ID_COLUMNS = frozenset({"id", "_id", "qid", "q_id", "query_id", "query-id", "cid", "c_id", "corpus_id", "corpus-id"})
+_ID_COLUMNS = frozenset(
+    {"id", "_id", "qid", "q_id", "query_id", "query-id", "query", "cid", "c_id", "corpus_id", "corpus-id"}
+    | {"did", "docid", "doc_id", "document_id"}
+)
+_TITLE_COLUMNS = frozenset({"jobtitle", "title", "text"})
 
 
 def _count(meaning: str) -> int:
@@ -402,13 +407,18 @@ def _rows(path: Path, tally: Counter[str], *, split_at_spaces: bool) -> Iterator
         cells = line.split("\t") if "\t" in line or not split_at_spaces else line.split()
         if split_at_spaces:
             cells = [cell.strip() for cell in cells]
-        if first and len(cells) > 1 and cells[0].strip().lower() in _ID_COLUMNS:
+        if first and _is_header(cells, of_titles=not split_at_spaces):
             tally["headers"] += 1
         elif split_at_spaces and not all(cells):
             raise _fault(path, number, f"an empty cell in {_shortened(line)}; fill it or remove the line")
         else:
             yield number, cells
         first = False
+
+
+def _is_header(cells: list[str], *, of_titles: bool) -> bool:
+    names = [cell.strip().lower() for cell in cells[:2]]
+    return len(names) == 2 and (names[0] in _ID_COLUMNS or (of_titles and names[1] in _TITLE_COLUMNS))
 
 
 def _tabbed_titles(path: Path, tally: Counter[str]) -> Iterator[tuple[int, str, str]]:
