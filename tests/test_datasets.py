@@ -102,6 +102,15 @@ def test_folder_with_a_file_missing(tmp_path, missing, named):
     assert f"has no {named} beside it" in refused(read_folder, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("corpus_elements", "corpus_element"), ("queries", "queries.tsv"), ("qrels.tsv", "qrels")]
+)
+def test_folder_with_one_file_under_two_names(tmp_path, one, other):
+    folder(tmp_path, queries=QUERIES, corpus_elements=CORPUS, qrels__tsv=QRELS)
+    (tmp_path / other).write_bytes((tmp_path / one).read_bytes())
+    assert f"has both {one} and {other}" in refused(read_folder, tmp_path)
+
+
 @needs_avature
 @pytest.mark.parametrize("language", ["de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "zh"])
 def test_avature_as_distributed_needs_no_rule(language):
@@ -221,7 +230,10 @@ def test_bad_qrels(tmp_path, text, parts):
         ("q_id Q0 doc_id rank score tag\n", ("holds no rankings",)),
         ("1 Q0 7 1 0.5\n", ("line 1", "5 columns")),
         ("1 Q0 7 1 best me\n", ("line 1", "'best'", "finite")),
-        ("1 Q0 7 1 nan me\n", ("line 1", "'nan'", "finite")),
+        *(
+            (f"1 Q0 7 1 {score} me\n", ("line 1", f"'{score}'", "finite"))
+            for score in ("nan", "inf", "1e999", "1_0", "٣", "0x1", ".")
+        ),
         ("1 Q0 7 1 0.5 me\n1 Q0 7 2 0.4 me\n", ("line 2", "'7'", "twice", "'1'")),
     ],
 )
@@ -253,6 +265,12 @@ def test_run_round_trip(tmp_path, header):
     assert run.counts == Counts(headers=int(header))
     assert [np.float32(score) for score in run.scores["q1"].values()] == scores.tolist()
     assert list(run.scores["q1"]) == ["ce1", "ce4", "職", "d", "e"]
+
+
+def test_scores_of_every_form_are_read(tmp_path):
+    texts = ["1", "-1", "+.5", "2.", "0.25", "1e-9", "-1.5E+3"]
+    lines = "".join(f"q Q0 d{i} 1 {text} me\n" for i, text in enumerate(texts))
+    assert list(read_run(file(tmp_path / "run.trec", lines)).scores["q"].values()) == [1, -1, 0.5, 2, 0.25, 1e-9, -1500]
 
 
 def test_run_with_tabs_and_windows_line_ends(tmp_path):

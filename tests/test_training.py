@@ -521,6 +521,15 @@ def test_talentclef_files_become_the_cards_sets(talentclef, capsys):
     assert "full_zh" in capsys.readouterr().out
 
 
+def test_talentclef_titles_keep_their_quotes(tmp_path):
+    from data import load_talentclef
+
+    rows = ['isco\turi:1\t"head" cook\tchef', 'isco\turi:2\tpilot\t"flyer', 'isco\turi:3\tnurse\tcarer"']
+    (tmp_path / "taskA_training_en.tsv").write_text("\n".join(rows) + "\n", "utf-8")
+    pairs = [('"head" cook', "chef", "uri:1"), ("pilot", '"flyer', "uri:2"), ("nurse", 'carer"', "uri:3")]
+    assert load_talentclef(tmp_path) == {"full_en": pairs}
+
+
 @pytest.mark.parametrize("guide", ["guide", "no guide"])
 def test_seed_run_trains_a_base_model_by_the_card(guide, talentclef, tiny, tmp_path, monkeypatch, capsys):
     import train

@@ -40,6 +40,7 @@ _ID_COLUMNS = frozenset(
     {"id", "_id", "qid", "q_id", "query_id", "query-id", "query", "cid", "c_id", "corpus_id", "corpus-id"}
     | {"did", "docid", "doc_id", "document_id"}
 )
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() also takes Python's 1_0 and other digits
 _TITLE_COLUMNS = frozenset({"jobtitle", "title", "text"})
 
 
@@ -159,14 +160,15 @@ def read_folder(folder: str | os.PathLike[str], name: str | None = None) -> Data
         name: The set's label; the folder's name by default.
 
     Raises:
-        JobonnxError: No known layout, a file of the layout is missing, or a file breaks a rule of this module.
+        JobonnxError: No known layout, a file of the layout is missing or there under two names, or a file breaks a rule of this
+            module.
     """
     folder = Path(folder)
     for layout in _LAYOUTS:
-        corpus = _first_file(folder, layout.corpus)
+        corpus = _only_file(folder, layout.corpus)
         if corpus is None:
             continue
-        queries, qrels = _first_file(folder, layout.queries), _first_file(folder, layout.qrels)
+        queries, qrels = _only_file(folder, layout.queries), _only_file(folder, layout.qrels)
         if queries is None or qrels is None:
             missing = layout.queries if queries is None else layout.qrels
             raise JobonnxError(f"{corpus} has no {' or '.join(missing)} beside it; a {layout.name} set needs both.")
@@ -280,10 +282,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         if len(cells) != 6:
             raise _fault(path, number, f"{len(cells)} columns in {_shortened(cells)} where {RUN_HEADER} are due")
         query, _, document, _, text, _ = cells
-        try:
-            score = float(text)
-        except ValueError:
-            score = float("nan")
+        score = float(text) if _NUMBER.fullmatch(text) else float("nan")
         if not np.isfinite(score):
             raise _fault(path, number, f"score {text!r} is no finite number; write one like 0.6910")
         documents = scores.setdefault(query, {})
@@ -362,8 +361,11 @@ def relevant_documents(qrels: Mapping[str, Mapping[str, int]]) -> dict[str, set[
     return {query: documents for query, documents in found.items() if documents}
 
 
-def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _only_file(folder: Path, names: tuple[str, ...]) -> Path | None:
+    found = [name for name in names if (folder / name).is_file()]
+    if len(found) > 1:
+        raise JobonnxError(f"{folder} has both {found[0]} and {found[1]}, of which a set has one; remove or rename the other.")
+    return folder / found[0] if found else None
 
 
 def _one_word(value: str, what: str) -> str:
