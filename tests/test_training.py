@@ -211,12 +211,13 @@ def test_held_out_titles_occur_in_no_training_pair(corpus):
     held = {group.source for group in corpus.held}
     assert {"esco", "lexicon"} <= held
     for name, pairs in sets.items():
+        # A title of a mixed pair may be in any language. Real titles are spelt alike in several (Manager), and one may be held
+        # out in one of them alone; these made-up ones are not, so here a held-out title in any language is a leak.
         languages = ("en", "de", "es", "zh") if name == "mix" else (name[-2:],)
         for anchor, positive, _ in pairs:
             assert anchor != positive or name == "mix"
-            for language in languages:
-                if name != "mix":
-                    assert not {(language, anchor.casefold()), (language, positive.casefold())} & corpus.held_texts
+            found = {(language, text.casefold()) for language in languages for text in (anchor, positive)}
+            assert not found & corpus.held_texts, name
     keys = {group.key for group in corpus.held}
     assert not keys & {key for pairs in sets.values() for *_, key in pairs}
 
