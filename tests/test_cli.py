@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -228,6 +229,20 @@ def test_an_output_that_cannot_be_written_is_one_line_and_leaves_nothing(target:
     assert result.stderr.count("\n") == 1
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.npy"]
     assert (tmp_path / "folder.npy" / "kept").exists()
+
+
+def test_an_output_goes_through_a_fifo_or_a_symbolic_link(bundle: Path, reference: Encoder, tmp_path: Path) -> None:
+    fifo, link, target = tmp_path / "fifo.npy", tmp_path / "link.npy", tmp_path / "target.npy"
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert run("encode", "Koch", "-m", bundle, "-o", fifo).exit_code == 0
+    np.testing.assert_array_equal(np.load(io.BytesIO(os.read(end, 1 << 16))), reference.encode(["Koch"]))
+    os.close(end)
+    link.symlink_to(target)
+    assert run("encode", "Koch", "-m", bundle, "-o", link).exit_code == 0
+    assert link.is_symlink()
+    np.testing.assert_array_equal(np.load(target), reference.encode(["Koch"]))
+    assert sorted(os.listdir(tmp_path)) == ["fifo.npy", "link.npy", "target.npy"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE on Windows")

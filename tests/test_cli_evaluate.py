@@ -12,19 +12,24 @@ from click.testing import CliRunner
 
 import jobonnx
 from jobonnx.cli_evaluate import evaluate, rank
-from jobonnx.errors import JobonnxError
+from jobonnx.errors import CannotRunHereError, JobonnxError
 
 QUERIES, CORPUS = "1\tnurse\n2\tcook\n3\tpilot\n", "7\tstaff nurse\n8\tline cook\n9\tbaker\n"
 QRELS = "1\t0\t7\t1\n2\t0\t8\t1\n2\t0\t9\t1\n"
+
+asked = []  # what encoders were made with
 
 
 class StubEncoder:
     """Hashed words; int8 is fp32 with another hash."""
 
-    def __init__(self, bundle=None, variant=None, provider="auto"):
-        if variant == "fp16":
-            raise JobonnxError("fp16 needs a GPU.")
-        self.bundle, self.variant = bundle, variant or "int8"
+    def __init__(self, bundle=None, variant=None, **options):
+        asked.append({"bundle": bundle, "variant": variant, **options})
+        if variant == "fp16" and not options["force"]:
+            raise CannotRunHereError("fp16 needs a GPU.")
+        self.variant = variant or "int8"
+        self.bundle = SimpleNamespace(model=SimpleNamespace(note=""))
+        self.graph = SimpleNamespace(degraded=self.variant == "fp16")
         self.fingerprint = f"print-{self.variant}"
 
     def encode(self, texts, show_progress_bar=False):
@@ -37,9 +42,10 @@ class StubEncoder:
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
+    asked.clear()
     opened = SimpleNamespace(variants=("fp32", "fp16", "int8"), default_variant="int8")
     monkeypatch.setattr(jobonnx, "Encoder", StubEncoder)
-    monkeypatch.setattr(jobonnx.Bundle, "open", lambda _: opened)
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: opened)
 
 
 @pytest.fixture
@@ -79,18 +85,80 @@ def test_chosen_variant_is_set_against_the_reference(german):
     assert list(json.loads(run(evaluate, german, "--variant", "fp32", "--json").stdout)["variants"]) == ["fp32"]
 
 
+OPTIONS = ("--model", "b", "--revision", "r", "--provider", "cpu", "--threads", 2, "--force")
+MEANT = {"bundle": "b", "revision": "r", "provider": "cpu", "threads": 2, "force": True}
+
+
+def test_options_of_an_encoder_reach_it(german, tmp_path, monkeypatch):
+    opened = []
+    bundle = jobonnx.Bundle.open()
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *source, **rest: opened.append((*source, rest)) or bundle)
+    run(evaluate, german, *OPTIONS)
+    assert opened == [("b", {"revision": "r"})]
+    run(rank, german / "queries", german / "corpus_elements", "-o", tmp_path / "run.trec", *OPTIONS, "--variant", "int8")
+    assert asked == [MEANT | {"variant": variant} for variant in ("fp32", "int8", "int8")]
+
+
+def test_all_variants_with_force_include_fp16(german):
+    result = run(evaluate, german, "--variant", "all", "--force", "--json")
+    assert list(json.loads(result.stdout)["variants"]) == ["fp32", "fp16", "int8"]
+    assert "note: fp16 missed its parity tolerance" in result.stderr
+
+
+def test_bundle_without_the_reference_says_that_it_shows_no_differences(german, monkeypatch):
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: SimpleNamespace(variants=("int8",), default_variant="int8"))
+    result = run(evaluate, german, "--json")
+    data = json.loads(result.stdout)
+    assert data["reference"] is None
+    assert "difference" not in data["variants"]["int8"]["german"]
+    assert result.stderr.count("fp32, which the others are compared with, is not in the bundle: no differences are shown\n") == 1
+
+
+def test_bundle_with_the_reference_names_it(german):
+    result = run(evaluate, german, "--json")
+    assert json.loads(result.stdout)["reference"] == "fp32"
+    assert "no differences" not in result.stderr
+
+
 def test_variant_that_the_bundle_lacks(german):
-    with pytest.raises(JobonnxError, match="no variant 'int2'; choose among fp32, fp16, int8 or all"):
-        run(evaluate, german, "--variant", "int2")
+    for others in ((), ("--variant", "all")):
+        with pytest.raises(JobonnxError, match="no variant 'int2'; choose among fp32, fp16, int8 or all"):
+            run(evaluate, german, *others, "--variant", "int2")
 
 
 def test_variant_that_the_machine_cannot_run_is_refused_when_named(german):
-    with pytest.raises(JobonnxError, match="fp16 needs a GPU"):
-        run(evaluate, german, "--variant", "fp16")
+    for others in ((), ("--variant", "all")):
+        with pytest.raises(JobonnxError, match="fp16 needs a GPU"):
+            run(evaluate, german, *others, "--variant", "fp16")
+
+
+def test_reference_that_the_machine_cannot_run_is_skipped(german, monkeypatch):
+    class WithoutFp32(StubEncoder):
+        def __init__(self, bundle=None, variant=None, **options):
+            if variant == "fp32":
+                raise CannotRunHereError("no fp32 graph for provider 'coreml'")
+            super().__init__(bundle, variant, **options)
+
+    monkeypatch.setattr(jobonnx, "Encoder", WithoutFp32)
+    result = run(evaluate, german, "--json")
+    assert list(json.loads(result.stdout)["variants"]) == ["int8"]
+    assert "fp32, which the others are compared with, was skipped: no differences are shown" in result.stderr
+
+
+def test_damaged_graph_fails_all_variants(german, monkeypatch):
+    class Damaged(StubEncoder):
+        def __init__(self, bundle=None, variant=None, **options):
+            if variant == "int8":
+                raise JobonnxError("int8.onnx does not load")
+            super().__init__(bundle, variant, **options)
+
+    monkeypatch.setattr(jobonnx, "Encoder", Damaged)
+    with pytest.raises(JobonnxError, match=r"int8\.onnx does not load"):
+        run(evaluate, german, "--variant", "all")
 
 
 def test_machine_that_can_run_nothing(german, monkeypatch):
-    monkeypatch.setattr(jobonnx.Bundle, "open", lambda _: SimpleNamespace(variants=("fp16",), default_variant="fp16"))
+    monkeypatch.setattr(jobonnx.Bundle, "open", lambda *_, **__: SimpleNamespace(variants=("fp16",), default_variant="fp16"))
     with pytest.raises(JobonnxError, match="can run no variant"):
         run(evaluate, german, "--variant", "all")
 
@@ -131,6 +199,7 @@ def test_two_datasets_of_one_name(german):
         (("--run", "r"), "--run needs --qrels"),
         (("--qrels", "q"), "--qrels goes with --run"),
         (("set", "--run", "r", "--qrels", "q"), "leave out datasets"),
+        (("--run", "r", "--qrels", "q", "--provider", "auto"), "leave out datasets and the options of a model"),
     ],
 )
 def test_misuse(arguments, message):

@@ -102,6 +102,15 @@ def test_folder_with_a_file_missing(tmp_path, missing, named):
     assert f"has no {named} beside it" in refused(read_folder, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("corpus_elements", "corpus_element"), ("queries", "queries.tsv"), ("qrels.tsv", "qrels")]
+)
+def test_folder_with_one_file_under_two_names(tmp_path, one, other):
+    folder(tmp_path, queries=QUERIES, corpus_elements=CORPUS, qrels__tsv=QRELS)
+    (tmp_path / other).write_bytes((tmp_path / one).read_bytes())
+    assert f"has both {one} and {other}" in refused(read_folder, tmp_path)
+
+
 @needs_avature
 @pytest.mark.parametrize("language", ["de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "zh"])
 def test_avature_as_distributed_needs_no_rule(language):
@@ -118,6 +127,19 @@ def test_byte_order_mark_windows_line_ends_and_blank_lines(tmp_path):
     titles = read_titles(file(tmp_path / "queries", "\ufeffq_id\tjobtitle\r\n1\tnurse\r\n\r\n2\tcook\r\n"))
     assert titles.texts == {"1": "nurse", "2": "cook"}
     assert titles.counts == Counts(byte_order_marks=1, windows_line_ends=1, blank_lines=1, headers=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["q_id", "query", "did", "docid", "doc_id", "Document_ID", "number\tjobtitle", "#\tTitle", "no\ttext"]
+)
+def test_headers_are_no_titles(tmp_path, name):
+    header = name if "\t" in name else f"{name}\tname"
+    titles = read_titles(file(tmp_path / "queries", f"{header}\n1\tnurse\n2\ttext\n"))
+    assert (titles.texts, titles.counts) == ({"1": "nurse", "2": "text"}, Counts(headers=1))
+
+
+def test_first_judgement_of_a_document_named_text_is_no_header(tmp_path):
+    assert read_qrels(file(tmp_path / "qrels", "1 text 1\n")).relevance == {"1": {"text": 1}}
 
 
 def test_byte_order_mark_in_json_lines(tmp_path):
@@ -208,7 +230,10 @@ def test_bad_qrels(tmp_path, text, parts):
         ("q_id Q0 doc_id rank score tag\n", ("holds no rankings",)),
         ("1 Q0 7 1 0.5\n", ("line 1", "5 columns")),
         ("1 Q0 7 1 best me\n", ("line 1", "'best'", "finite")),
-        ("1 Q0 7 1 nan me\n", ("line 1", "'nan'", "finite")),
+        *(
+            (f"1 Q0 7 1 {score} me\n", ("line 1", f"'{score}'", "finite"))
+            for score in ("nan", "inf", "1e999", "1_0", "٣", "0x1", ".")
+        ),
         ("1 Q0 7 1 0.5 me\n1 Q0 7 2 0.4 me\n", ("line 2", "'7'", "twice", "'1'")),
     ],
 )
@@ -240,6 +265,12 @@ def test_run_round_trip(tmp_path, header):
     assert run.counts == Counts(headers=int(header))
     assert [np.float32(score) for score in run.scores["q1"].values()] == scores.tolist()
     assert list(run.scores["q1"]) == ["ce1", "ce4", "職", "d", "e"]
+
+
+def test_scores_of_every_form_are_read(tmp_path):
+    texts = ["1", "-1", "+.5", "2.", "0.25", "1e-9", "-1.5E+3"]
+    lines = "".join(f"q Q0 d{i} 1 {text} me\n" for i, text in enumerate(texts))
+    assert list(read_run(file(tmp_path / "run.trec", lines)).scores["q"].values()) == [1, -1, 0.5, 2, 0.25, 1e-9, -1500]
 
 
 def test_run_with_tabs_and_windows_line_ends(tmp_path):
@@ -276,4 +307,35 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path):
 
 
 def test_run_that_cannot_be_written(tmp_path):
-    assert "cannot be written" in refused(write_run, tmp_path / "absent" / "run.trec", [])
+    assert "could not be written (No such file" in refused(write_run, tmp_path / "absent" / "run.trec", [])
+
+
+def test_run_at_a_folder_is_refused_before_the_first_ranking(tmp_path):
+    def rankings():
+        raise AssertionError("the work has begun")
+        yield
+
+    assert f"{tmp_path} could not be written (it is a folder)" in refused(write_run, tmp_path, rankings())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_run_at_a_symbolic_link_goes_to_its_target(tmp_path, there):
+    target, link = tmp_path / "elsewhere" / "run.trec", tmp_path / "link.trec"
+    target.parent.mkdir()
+    if there:
+        target.write_text("before")
+    link.symlink_to(target)
+    write_run(link, [Ranking("q", ["d"], np.ones(1))])
+    assert link.is_symlink()
+    assert target.read_text() == "q Q0 d 1 1.0 jobonnx\n"
+    assert os.listdir(target.parent) == ["run.trec"]
+
+
+def test_run_into_a_fifo_is_read_at_its_other_end(tmp_path):
+    fifo = tmp_path / "run.trec"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    write_run(fifo, [Ranking("q", ["d"], np.ones(1))])
+    assert os.read(reader, 1000) == b"q Q0 d 1 1.0 jobonnx\n"
+    os.close(reader)
+    assert fifo.is_fifo()

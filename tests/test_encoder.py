@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from jobonnx import Encoder, JobonnxError
 from jobonnx.bundle import MANIFEST
+from jobonnx.errors import CannotRunHereError
 from jobonnx.parity import TOLERANCES, Floats, measure, shortfalls
 from jobonnx.titles import read_titles
 from jobonnx.tokenizer import TooLongError
@@ -372,14 +373,14 @@ def test_threads_are_passed_on(bundle: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["cpu", "auto"])
 def test_fp16_on_a_cpu_is_refused_unless_forced(provider: str, bundle: Path) -> None:
-    with pytest.raises(JobonnxError, match=r"'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True"):
+    with pytest.raises(CannotRunHereError, match=r"'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True"):
         Encoder(bundle, variant="fp16", provider=provider)
     forced = Encoder(bundle, variant="fp16", provider=provider, force=True)
     assert (forced.variant, forced.provider) == ("fp16", "cpu")
 
 
 def test_force_gives_no_other_variant_another_graph(bundle: Path) -> None:
-    with pytest.raises(JobonnxError, match="provider 'cuda'"):
+    with pytest.raises(CannotRunHereError, match="provider 'cuda'"):
         Encoder(bundle, variant="int8", provider="cuda", force=True)
 
 

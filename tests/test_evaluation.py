@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sentence_transformers.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
-from jobonnx.datasets import Counts, Dataset, Qrels, Run, read_folder, read_qrels, read_run, write_run
+from jobonnx import Encoder
+from jobonnx.datasets import Counts, Dataset, Qrels, Run, read_folder, read_qrels, read_run, relevant_documents, write_run
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation import (
     CUTOFFS,
@@ -53,6 +54,18 @@ class Lookup:
 
     def encode_query(self, texts, **_):
         return torch.from_numpy(self.encode(texts))
+
+    encode_document = encode_query
+
+
+class InFloat64:
+    """An encoder for sentence-transformers' evaluator, whose product of its vectors is then a float64 one."""
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def encode_query(self, texts, **_):
+        return torch.from_numpy(self.encoder.encode(texts)).double()
 
     encode_document = encode_query
 
@@ -323,3 +336,16 @@ def test_avature_agrees_with_sentence_transformers(tmp_path):
     write_run(tmp_path / "run.trec", scores.values(), header=True)
     from_file = evaluate_run(read_run(tmp_path / "run.trec"), read_qrels(AVATURE / "de" / "annotations.tsv")).means
     assert {f"cosine_{name}": from_file[name] for name in NAMES} == pytest.approx(expected, abs=1e-9)
+
+
+@needs_avature
+@pytest.mark.parametrize("language", ["en", "es", "de", "zh"])
+def test_the_small_model_on_avature_scores_as_by_sentence_transformers(language):
+    data = read_folder(AVATURE / language)
+    encoder = Encoder()
+    evaluator = reference(data.queries, data.corpus, relevant_documents(data.qrels))
+    scores = evaluator.compute_all_metrics(InFloat64(encoder))["cosine"]
+    expected = {f"cosine_{name}": value for name, value in flat(scores).items()}
+    means = evaluate(encoder, data).means
+    assert len(means) == 37
+    assert means == pytest.approx(expected, abs=1e-9)

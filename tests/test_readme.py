@@ -39,3 +39,16 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert "pytest" in command
     assert "mypy" in command
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_commands_of_the_quality_page_name_every_set() -> None:
+    """Pasted into a shell that prints what it would run; the measurement itself takes minutes."""
+    found = re.search(r"```bash\n(.*?)```", (ROOT / "docs" / "quality.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    script = 'jobonnx() { echo "$@"; }; python() { echo "$@"; }\n' + found.group(1)
+    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    export, quality, evaluate = (line.split() for line in done.stdout.splitlines())
+    languages = ("en", "es", "de", "zh", "fr", "it", "ja", "ko", "nl", "pl", "pt")
+    sets = [f"../shared/data/avature_jobtitlesimilarity/{name}" for name in languages]
+    assert quality[-len(sets) :] == evaluate[-len(sets) :] == sets
+    assert export[-1] == quality[1] == evaluate[2]

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 
 from jobonnx import JobonnxError, session
+from jobonnx.errors import CannotRunHereError
 from jobonnx.session import PROVIDERS, _quota, available, available_threads, import_onnxruntime, is_available, open_session
 
 NO_QUOTA = 1 << 30
@@ -83,7 +84,9 @@ def test_a_provider_that_is_not_installed_says_what_to_install(
     monkeypatch.setattr(session, "_openvino_devices", lambda ort: [])
     assert available() == ["cpu"]
     assert not is_available(provider)
-    with pytest.raises(JobonnxError, match=rf"provider '{provider}' is not in this onnxruntime .*\(it has cpu\); .*{install}"):
+    with pytest.raises(
+        CannotRunHereError, match=rf"provider '{provider}' is not in this onnxruntime .*\(it has cpu\); .*{install}"
+    ):
         open_session(graph, provider)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from jobonnx.tokenizer import Tokenizer
 
 CHECKPOINT = ROOT / "training" / "checkpoint"
 AVATURE = SHARED / "avature_jobtitlesimilarity"
+ESCO, ONET, CSCO = SHARED / "esco_v1.2.0", SHARED / "onet_27.0", SHARED / "csco2022" / "csco22.csv"
 MEGABYTE = 1 << 20
 
 
@@ -72,16 +75,42 @@ def test_kin_come_first() -> None:
     assert {"Abgeordneter", "Parlamentarier"} <= set(best)
 
 
+@pytest.fixture
+def training_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The training script's folder on the path, as when it runs, and what was imported from there gone again afterwards."""
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "training")):
+            del sys.modules[name]
+
+
+@pytest.mark.skipif(
+    not all(path.exists() for path in (ESCO, ONET, CSCO)), reason=f"needs the titles of ESCO, O*NET and CSCO ({SHARED})"
+)
+@pytest.mark.usefixtures("training_modules")
+def test_occupations_it_never_saw_are_found_in_another_language() -> None:
+    from data import LEXICON, load_csco, load_esco, load_lexicon, load_onet, split, validation_sets
+    from recipe import small_recipe
+    from validation import score
+
+    groups = [*load_esco(ESCO), *load_onet(ONET), *load_csco(CSCO), *load_lexicon(LEXICON)]
+    recipe = small_recipe()
+    tasks = validation_sets(split(groups, recipe.held_out), recipe.arguments["seed"])
+    encoder = Encoder(provider="cpu")
+    for name, least in (("mix_de", 0.4), ("mix_es", 0.4), ("mix_zh", 0.25)):
+        assert len(tasks[name].queries) >= 100, name
+        assert len(tasks[name].corpus) >= 1000, name
+        assert score(encoder, name, tasks[name]) >= least, name
+
+
 @pytest.mark.skipif(not AVATURE.is_dir(), reason="needs the Avature evaluation sets (../shared/data/avature_jobtitlesimilarity)")
 @pytest.mark.parametrize(("language", "least"), [("en", 1.1), ("es", 1.0), ("de", 0.8), ("zh", 0.8)])
+@pytest.mark.usefixtures("training_modules")
 def test_ranking_beats_the_baseline_and_int8_loses_nothing(exported: Path, language: str, least: float) -> None:
-    import sys
+    from baseline import Tfidf
 
-    sys.path.insert(0, str(ROOT / "training"))
-    try:
-        from baseline import Tfidf
-    finally:
-        sys.path.pop(0)
     dataset = read_folder(AVATURE / language)
     fp32, *quantised = (evaluate(Encoder(exported, variant=v, provider="cpu"), dataset) for v in ("fp32", "int8", "int8-static"))
     baseline = evaluate(Tfidf(dataset.corpus.values()), dataset)

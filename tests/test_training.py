@@ -8,6 +8,7 @@ import importlib.util
 import json
 import random
 import re
+import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -211,12 +212,13 @@ def test_held_out_titles_occur_in_no_training_pair(corpus):
     held = {group.source for group in corpus.held}
     assert {"esco", "lexicon"} <= held
     for name, pairs in sets.items():
+        # A title of a mixed pair may be in any language. Real titles are spelt alike in several (Manager), and one may be held
+        # out in one of them alone; these made-up ones are not, so here a held-out title in any language is a leak.
         languages = ("en", "de", "es", "zh") if name == "mix" else (name[-2:],)
         for anchor, positive, _ in pairs:
             assert anchor != positive or name == "mix"
-            for language in languages:
-                if name != "mix":
-                    assert not {(language, anchor.casefold()), (language, positive.casefold())} & corpus.held_texts
+            found = {(language, text.casefold()) for language in languages for text in (anchor, positive)}
+            assert not found & corpus.held_texts, name
     keys = {group.key for group in corpus.held}
     assert not keys & {key for pairs in sets.values() for *_, key in pairs}
 
@@ -267,6 +269,25 @@ def test_tokenizer_is_laid_out_as_xlm_roberta(pieces):
     ids = tokenizer("ship  ｂａｋｅｒ")["input_ids"]
     assert (ids[0], ids[-1]) == (0, 2)
     assert tokenizer.decode(ids, skip_special_tokens=True) == "ship baker"
+
+
+def test_killed_tokenizer_training_leaves_no_folder_that_looks_complete(corpus, pieces, tmp_path, monkeypatch):
+    import tokenizer
+
+    def kill(slow):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "tokenizer"
+    convert = tokenizer._convert
+    monkeypatch.setattr(tokenizer, "_convert", kill)
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.train_tokenizer(corpus.texts(), folder, 200, 1, 32)
+    assert not folder.exists()
+    monkeypatch.setattr(tokenizer, "_convert", convert)
+    model = tokenizer.train_tokenizer(corpus.texts(), folder, 200, 1, 32)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer"]
+    assert sorted(path.name for path in model.parent.iterdir()) == sorted(path.name for path in pieces.parent.iterdir())
+    assert ".partial" not in (folder / "tokenizer_config.json").read_text("utf-8")
 
 
 def test_tokenizer_has_the_published_pipeline(pieces):
@@ -470,7 +491,10 @@ def test_small_run_survives_a_kill_and_leaves_a_half_precision_checkpoint(small_
     assert NO_GUIDE in capsys.readouterr().out
 
     monkeypatch.setattr(train, "SentenceTransformerTrainer", lambda **given: added(trainer, given, Watch()))
+    torn = shutil.copytree(run / "steps" / "checkpoint-5", run / "steps" / "checkpoint-6")  # as by a kill during a save
+    (torn / "trainer_state.json").unlink()
     train.main([*small_arguments, "--save-minutes", "60", "--resume"])
+    assert f"{torn} is incomplete, removed" in capsys.readouterr().out
     assert seen == [6, 7, 8]  # the state of step 5 was the last one saved
     steps = [json.loads(line)["step"] for line in (run / "validation.jsonl").read_text("utf-8").splitlines()]
     assert steps == [4, 8]
@@ -484,6 +508,53 @@ def test_small_run_survives_a_kill_and_leaves_a_half_precision_checkpoint(small_
     assert np.allclose(np.linalg.norm(model.encode(["ship baker"]), axis=1), 1, atol=1e-3)
     with safe_open(run / "checkpoint" / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+
+
+def test_guide_vectors_that_could_not_be_written_leave_the_old_ones(corpus, tmp_path, monkeypatch):
+    import guide
+
+    class Ones:
+        def encode(self, texts, **_):
+            return np.ones((len(texts), guide.DIMENSIONS), np.float32)
+
+    cache = tmp_path / "guide.npz"
+    np.savez(cache, texts=np.array(["before"]), vectors=np.ones((1, guide.DIMENSIONS), np.float16))
+    before = cache.read_bytes()
+    monkeypatch.setattr(guide, "load_guide", Ones)
+
+    def torn(file, **_):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(guide.np, "savez", torn)
+        with pytest.raises(KeyboardInterrupt):
+            guide.guide_vectors(corpus, cache)
+    assert cache.read_bytes() == before
+    guide.guide_vectors(corpus, cache)
+    assert list(tmp_path.iterdir()) == [cache]
+    with np.load(cache) as stored:
+        assert len(stored["texts"]) > 100
+
+
+def test_resuming_before_the_first_state_starts_afresh(small_arguments, tmp_path, capsys):
+    import train
+
+    train.main([*small_arguments, "--set", "arguments.max_steps=1", "--save-minutes", "60", "--resume"])
+    assert f"no state in {tmp_path / 'run' / 'steps'} yet, starting afresh" in capsys.readouterr().out
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_newest_complete_state_is_the_last_one(tmp_path):
+    import train
+
+    for step, text in ((9, "{}"), (10, "{}"), (11, '{"epoch": '), (12, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if text is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert train.last_state(tmp_path) == tmp_path / "checkpoint-10"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    assert train.last_state(tmp_path / "absent") is None
 
 
 def added(trainer, given: dict, callback):
@@ -519,6 +590,15 @@ def test_talentclef_files_become_the_cards_sets(talentclef, capsys):
     assert len(sets["mix"]) == MIX_PAIRS
     assert ("ship baker", "baker of ship", "uri:0") in sets["full_en"]
     assert "full_zh" in capsys.readouterr().out
+
+
+def test_talentclef_titles_keep_their_quotes(tmp_path):
+    from data import load_talentclef
+
+    rows = ['isco\turi:1\t"head" cook\tchef', 'isco\turi:2\tpilot\t"flyer', 'isco\turi:3\tnurse\tcarer"']
+    (tmp_path / "taskA_training_en.tsv").write_text("\n".join(rows) + "\n", "utf-8")
+    pairs = [('"head" cook', "chef", "uri:1"), ("pilot", '"flyer', "uri:2"), ("nurse", 'carer"', "uri:3")]
+    assert load_talentclef(tmp_path) == {"full_en": pairs}
 
 
 @pytest.mark.parametrize("guide", ["guide", "no guide"])

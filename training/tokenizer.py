@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,15 +30,18 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
     Built as XLM-R's was: SentencePiece's own nmt_nfkc normaliser, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2,
     <unk> 3, then the pieces in SentencePiece's order, and <mask> last. SentencePiece's normaliser has followed Unicode
     since XLM-R was made: 174 code points differ, none of them in the training titles.
-    Returns the SentencePiece model's path.
+    The folder appears whole or not at all: the files go to one beside it that is renamed at the end, as a resumed run takes
+    the folder for complete. Returns the SentencePiece model's path.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)  # a killed run's
+    beside.mkdir(parents=True)
     rng = random.Random(seed)
-    corpus = folder / "titles.txt"
+    corpus = beside / "titles.txt"
     corpus.write_text("\n".join(vary_case(text, rng) for text in texts), encoding="utf-8")
     spm.SentencePieceTrainer.train(
         input=str(corpus),
-        model_prefix=str(folder / "sentencepiece.bpe"),
+        model_prefix=str(beside / "sentencepiece.bpe"),
         model_type="unigram",
         vocab_size=pieces - 2,  # <pad> and <mask> are added below
         character_coverage=0.9999,
@@ -47,11 +52,11 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
         minloglevel=2,
     )
     corpus.unlink()
-    model = folder / "sentencepiece.bpe.model"
-    slow = XLMRobertaTokenizer(vocab_file=str(model))
+    slow = XLMRobertaTokenizer(vocab_file=str(beside / "sentencepiece.bpe.model"))
     fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
-    fast.save_pretrained(folder)
-    return model
+    fast.save_pretrained(beside)
+    os.replace(beside, folder)
+    return folder / "sentencepiece.bpe.model"
 
 
 def _convert(slow: XLMRobertaTokenizer) -> Tokenizer:

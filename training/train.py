@@ -9,7 +9,8 @@ The seed's own run, from TalentCLEF's training files:
     python training/train.py --base BAAI/bge-m3 --data TALENTCLEF_FOLDER --output DIR
 
 Both write DIR/checkpoint, a sentence-transformers folder, and DIR/validation.jsonl, the log table; `--resume` goes on
-from the last state in DIR/steps. `--dry-run` prints the card's configuration and what the small model changes in it.
+from the last complete state in DIR/steps, or starts afresh if there is none. `--dry-run` prints the card's configuration
+and what the small model changes in it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -125,6 +127,24 @@ def training_arguments(recipe: Recipe, output: Path) -> SentenceTransformerTrain
     )
 
 
+def last_state(steps: Path) -> Path | None:
+    """The newest complete state in `steps`, the trainer's folder; None, where there is none. Torn states after it are removed.
+
+    A kill while a state was being saved leaves it torn: the trainer writes trainer_state.json last. Left where it is, it would
+    count among the two newest that the trainer keeps, and a complete one would go in its place.
+    """
+    states = {int(folder.name.rpartition("-")[2]): folder for folder in steps.glob("checkpoint-*")}
+    for _, folder in sorted(states.items(), reverse=True):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            print(f"{folder} is incomplete, removed", flush=True)
+            shutil.rmtree(folder)
+        else:
+            return folder
+    return None
+
+
 def run(
     options: argparse.Namespace,
     recipe: Recipe,
@@ -148,8 +168,11 @@ def run(
         data_collator=collator,
         callbacks=[SaveByTheClock(options.save_minutes)],
     )
+    state = last_state(options.output / "steps") if options.resume else None
+    if options.resume:
+        print(f"going on from {state}" if state else f"no state in {options.output / 'steps'} yet, starting afresh", flush=True)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=options.resume or None)
+    trainer.train(resume_from_checkpoint=str(state) if state else None)
     print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
     history = [row for row in trainer.state.log_history if "loss" in row]
     losses = [{"epoch": row["epoch"], "step": row["step"], "loss": row["loss"]} for row in history]
@@ -243,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--baseline", action="store_true", help="score the TF-IDF baseline on the validation sets too")
     parser.add_argument("--base", help="fine-tune this sentence-transformers model by the card's recipe instead")
     parser.add_argument("--data", type=Path, help="TalentCLEF Task A folder, with --base")
-    parser.add_argument("--resume", action="store_true", help="go on from the last state saved in the output folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the last state saved in the output folder, if any")
     parser.add_argument("--save-minutes", type=float, default=10, help="minutes between two saved states")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=JSON", help="change the recipe")
     options = parser.parse_args(arguments)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobonnx.cli_bench import bench
-from jobonnx.cli_evaluate import evaluate, rank
+from jobonnx.cli_evaluate import encoder_options, evaluate, load, rank
 from jobonnx.errors import JobonnxError
 from jobonnx.tokenizer import without_lone_surrogates
 
 if TYPE_CHECKING:
     from jobonnx.bundle import Bundle
-    from jobonnx.encoder import Encoder
 
 
 class _Commands(click.Group):
@@ -60,19 +58,6 @@ def main() -> None:
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def _encoder_options(command: Any) -> Any:
-    for option in (
-        click.option("--force", is_flag=True, help="Allow fp16 on a CPU."),
-        click.option("--threads", type=click.IntRange(min=1), help="Threads; as many as quota and cores allow if left out."),
-        click.option("--provider", default="auto", show_default=True, metavar="NAME", help="auto, cpu, openvino, cuda, ..."),
-        click.option("--variant", metavar="NAME", help="fp32, fp16, int8, ...; the bundle's default if left out."),
-        click.option("--revision", metavar="REV", help="Hub branch, tag or commit."),
-        click.option("-m", "--model", metavar="BUNDLE", help="Bundle folder or Hub id; the bundled small model by default."),
-    ):
-        command = option(command)
-    return command
 
 
 @main.command()
@@ -123,7 +108,7 @@ def export(
 
 @main.command()
 @click.argument("bundle", required=False)
-@_encoder_options
+@encoder_options
 @_json_option
 def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a bundle holds, and what it runs on here."""
@@ -136,7 +121,7 @@ def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -
     variant = options["variant"] or opened.default_variant
     here: dict[str, Any] = {"available_threads": available_threads(), "available_providers": available(), "variant": variant}
     try:
-        encoder = _load(bundle or model, **options)
+        encoder = load(bundle or model, **options)
     except JobonnxError as error:
         if options["variant"] or options["provider"] != "auto":
             raise
@@ -224,7 +209,7 @@ def tune(bundle: str, variants: tuple[str, ...], as_json: bool) -> None:
 @click.option("--prompt-name", metavar="NAME", help="Put this prompt of the model before every title.")
 @click.option("--truncate-dim", type=int, metavar="N", help="Keep the first N components.")
 @click.option("--truncation", type=click.Choice(["right", "left", "error"]), default="right", show_default=True)
-@_encoder_options
+@encoder_options
 def encode(
     texts: tuple[str, ...],
     path: Path | None,
@@ -238,18 +223,21 @@ def encode(
     """Encode titles: the arguments, a file or stdin, one title a line."""
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise click.UsageError(f"{output}: the name has to end in .npy or .jsonl")
+    from jobonnx.datasets import replaced
+
     titles = _read_titles(texts, path)
-    encoder = _load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
+    encoder = load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
     if output is None:
         for line in _json_lines(titles, encoder.encode(titles, prompt_name=prompt_name)):
             click.echo(line)
         return
-    with _replaced(output) as file:  # before the work: a target that cannot be written is known at once
+    with replaced(output) as file:  # before the work: a target that cannot be written is known at once
         vectors = encoder.encode(titles, prompt_name=prompt_name)
         if output.suffix == ".npy":
             import numpy as np
 
-            np.save(file, vectors)
+            # Only its write: numpy hands a real file to the C library, which asks for a position that a FIFO has not.
+            np.save(SimpleNamespace(write=file.write), vectors)
         else:
             file.writelines(line.encode() + b"\n" for line in _json_lines(titles, vectors))
 
@@ -258,7 +246,7 @@ def encode(
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @click.option("--corpus", type=click.Path(path_type=Path), help="Titles to rank, one a line; the package's own list by default.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Titles to show.")
-@_encoder_options
+@encoder_options
 @_json_option
 def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | None, as_json: bool, **options: Any) -> None:
     """Rank a list of job titles by their similarity to each QUERY."""
@@ -266,7 +254,7 @@ def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | 
     from jobonnx.titles import read_titles
 
     queries = tuple(map(without_lone_surrogates, queries))
-    encoder = _load(model, **options)
+    encoder = load(model, **options)
     titles = [t for t in dict.fromkeys(_read_file(corpus)) if t.strip()] if corpus is not None else read_titles()
     if not titles:
         raise JobonnxError(f"{corpus} holds no titles; give it one a line")
@@ -288,20 +276,6 @@ def match(queries: tuple[str, ...], corpus: Path | None, top: int, model: str | 
 main.add_command(bench)
 main.add_command(evaluate)
 main.add_command(rank)
-
-
-def _load(bundle: str | None, **options: Any) -> Encoder:
-    from jobonnx.encoder import Encoder
-
-    with warnings.catch_warnings(record=True, action="always") as said:
-        encoder = Encoder(bundle, **options)
-    for warning in said:
-        click.echo(f"note: {warning.message}", err=True)
-    if encoder.bundle.model.note:
-        click.echo(f"note: {encoder.bundle.model.note}", err=True)
-    if encoder.graph.degraded:
-        click.echo(f"note: {encoder.variant} missed its parity tolerance at export and was kept with --allow-degraded", err=True)
-    return encoder
 
 
 def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
@@ -336,21 +310,6 @@ def _lines(content: bytes, name: str) -> list[str]:
 def _json_lines(titles: list[str], vectors: Any) -> Iterator[str]:
     for title, vector in zip(titles, vectors, strict=True):
         yield json.dumps({"text": title, "vector": vector.tolist()}, ensure_ascii=False)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when it is complete, and vanishes otherwise."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "wb") as file:
-            yield file
-        os.replace(beside, path)
-    except OSError as error:
-        raise JobonnxError(f"{path} could not be written ({error.strerror or error})") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink()
 
 
 @contextmanager

@@ -7,7 +7,8 @@ changed is counted in a `Counts` that travels with the data:
 - Files are UTF-8. A byte-order mark, Windows line ends and blank lines are dropped. Any other encoding is an error.
 - Cells are separated by tabs and taken as they stand: quotes are part of a title. A line of qrels or of a run without a
   tab is split at white space, as trec_eval does. Space around an id is dropped.
-- A first line whose first cell is a column name (`q_id`, `c_id`, `query-id`, ...) is a header.
+- A first line whose first cell is a column name (`q_id`, `c_id`, `query-id`, ...) is a header, and so is one of titles whose
+  second cell is `jobtitle`, `title` or `text`.
 - The same id with the same title again is merged; with another title it is an error. The same holds for judgements. A
   document that a run names twice for one query is an error.
 - A judgement above 0 is relevant, everything else is not (sentence-transformers' evaluator and trec_eval's `map` know
@@ -22,9 +23,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,12 @@ from jobonnx.errors import JobonnxError
 RUN_HEADER = "q_id Q0 doc_id rank score tag"
 """The header line that TalentCLEF 2025 asks for (and 2026 forbids)."""
 
-_ID_COLUMNS = frozenset({"id", "_id", "qid", "q_id", "query_id", "query-id", "cid", "c_id", "corpus_id", "corpus-id"})
+_ID_COLUMNS = frozenset(
+    {"id", "_id", "qid", "q_id", "query_id", "query-id", "query", "cid", "c_id", "corpus_id", "corpus-id"}
+    | {"did", "docid", "doc_id", "document_id"}
+)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() also takes Python's 1_0 and other digits
+_TITLE_COLUMNS = frozenset({"jobtitle", "title", "text"})
 
 
 def _count(meaning: str) -> int:
@@ -153,14 +160,15 @@ def read_folder(folder: str | os.PathLike[str], name: str | None = None) -> Data
         name: The set's label; the folder's name by default.
 
     Raises:
-        JobonnxError: No known layout, a file of the layout is missing, or a file breaks a rule of this module.
+        JobonnxError: No known layout, a file of the layout is missing or there under two names, or a file breaks a rule of this
+            module.
     """
     folder = Path(folder)
     for layout in _LAYOUTS:
-        corpus = _first_file(folder, layout.corpus)
+        corpus = _only_file(folder, layout.corpus)
         if corpus is None:
             continue
-        queries, qrels = _first_file(folder, layout.queries), _first_file(folder, layout.qrels)
+        queries, qrels = _only_file(folder, layout.queries), _only_file(folder, layout.qrels)
         if queries is None or qrels is None:
             missing = layout.queries if queries is None else layout.qrels
             raise JobonnxError(f"{corpus} has no {' or '.join(missing)} beside it; a {layout.name} set needs both.")
@@ -274,10 +282,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         if len(cells) != 6:
             raise _fault(path, number, f"{len(cells)} columns in {_shortened(cells)} where {RUN_HEADER} are due")
         query, _, document, _, text, _ = cells
-        try:
-            score = float(text)
-        except ValueError:
-            score = float("nan")
+        score = float(text) if _NUMBER.fullmatch(text) else float("nan")
         if not np.isfinite(score):
             raise _fault(path, number, f"score {text!r} is no finite number; write one like 0.6910")
         documents = scores.setdefault(query, {})
@@ -289,11 +294,40 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     return Run(scores, Counts(**tally))
 
 
+@contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete, and vanishes otherwise.
+
+    A symbolic link stays and what it points to is replaced. Nothing can take the place of what is no regular file (a FIFO,
+    /dev/stdout), so that is written to as it stands.
+
+    Raises:
+        JobonnxError: `path` is a folder, which is known on entry, or cannot be written.
+    """
+    if path.is_dir():
+        raise JobonnxError(f"{path} could not be written (it is a folder); name a file.")
+    try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                yield file
+            return
+        target = Path(os.path.realpath(path))
+        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with open(beside, "wb") as file:
+                yield file
+            os.replace(beside, target)
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+    except OSError as error:
+        raise JobonnxError(f"{path} could not be written ({error.strerror or error}).") from None
+
+
 def write_run(path: str | os.PathLike[str], rankings: Iterable[Ranking], *, tag: str = "jobonnx", header: bool = False) -> int:
     """Writes a TREC run, one `query Q0 document rank score tag` line a document, ranks from 1.
 
-    The file appears whole or not at all: lines go to a file beside it that takes its place at the end. Scores have the
-    digits it takes to read the same float32 back.
+    The file appears whole or not at all, as `replaced` says. Scores have the digits it takes to read the same float32 back.
 
     Args:
         path: The run; what is there is replaced.
@@ -306,26 +340,18 @@ def write_run(path: str | os.PathLike[str], rankings: Iterable[Ranking], *, tag:
 
     Raises:
         JobonnxError: The tag or an id is empty or has white space in it, which the format cannot hold; or the file
-            cannot be written.
+            cannot be written, a folder before the first ranking is taken.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     _one_word(tag, "tag")
     lines = 0
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            if header:
-                file.write(RUN_HEADER + "\n")
-            for query, documents, scores in rankings:
-                _one_word(query, "query id")
-                for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
-                    file.write(f"{query} Q0 {_one_word(document, 'document id')} {rank} {score!s} {tag}\n")
-                lines += len(documents)
-        os.replace(partial, path)
-    except OSError as error:
-        raise JobonnxError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(Path(path)) as file:
+        if header:
+            file.write(f"{RUN_HEADER}\n".encode())
+        for query, documents, scores in rankings:
+            _one_word(query, "query id")
+            for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
+                file.write(f"{query} Q0 {_one_word(document, 'document id')} {rank} {score!s} {tag}\n".encode())
+            lines += len(documents)
     return lines
 
 
@@ -335,8 +361,11 @@ def relevant_documents(qrels: Mapping[str, Mapping[str, int]]) -> dict[str, set[
     return {query: documents for query, documents in found.items() if documents}
 
 
-def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _only_file(folder: Path, names: tuple[str, ...]) -> Path | None:
+    found = [name for name in names if (folder / name).is_file()]
+    if len(found) > 1:
+        raise JobonnxError(f"{folder} has both {found[0]} and {found[1]}, of which a set has one; remove or rename the other.")
+    return folder / found[0] if found else None
 
 
 def _one_word(value: str, what: str) -> str:
@@ -380,13 +409,18 @@ def _rows(path: Path, tally: Counter[str], *, split_at_spaces: bool) -> Iterator
         cells = line.split("\t") if "\t" in line or not split_at_spaces else line.split()
         if split_at_spaces:
             cells = [cell.strip() for cell in cells]
-        if first and len(cells) > 1 and cells[0].strip().lower() in _ID_COLUMNS:
+        if first and _is_header(cells, of_titles=not split_at_spaces):
             tally["headers"] += 1
         elif split_at_spaces and not all(cells):
             raise _fault(path, number, f"an empty cell in {_shortened(line)}; fill it or remove the line")
         else:
             yield number, cells
         first = False
+
+
+def _is_header(cells: list[str], *, of_titles: bool) -> bool:
+    names = [cell.strip().lower() for cell in cells[:2]]
+    return len(names) == 2 and (names[0] in _ID_COLUMNS or (of_titles and names[1] in _TITLE_COLUMNS))
 
 
 def _tabbed_titles(path: Path, tally: Counter[str]) -> Iterator[tuple[int, str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
-from jobonnx.errors import JobonnxError
+from jobonnx.errors import CannotRunHereError, JobonnxError
 from jobonnx.planner import pad, plan, unique
 from jobonnx.session import PROVIDERS, Session, available_threads, is_available, open_session, side_by_side
 from jobonnx.tokenizer import Tokenizer
@@ -228,8 +228,8 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
     if provider != "auto" and provider not in PROVIDERS:
         raise JobonnxError(f"provider {provider!r} is unknown; it is auto or one of {', '.join(PROVIDERS)}")
     if variant == "fp16" and provider in ("auto", "cpu"):
-        raise JobonnxError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
-    raise JobonnxError(
+        raise CannotRunHereError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
+    raise CannotRunHereError(
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
         "pick a variant that was exported for it, or another provider"
     )

@@ -52,7 +52,8 @@ def as_json(card: Scorecard) -> dict[str, Any]:
     """Everything but the per-query values, in plain numbers and strings."""
     variants = {variant: {name: _entry(card, variant, name) for name in datasets} for variant, datasets in card.evaluations.items()}
     interval = {"confidence": CONFIDENCE, "method": "paired bootstrap over queries, percentile", "resamples": RESAMPLES}
-    return {"ties": TIE_RULE, "reference": REFERENCE, "interval": interval, "variants": variants}
+    reference = REFERENCE if REFERENCE in card.evaluations else None
+    return {"ties": TIE_RULE, "reference": reference, "interval": interval, "variants": variants}
 
 
 def as_markdown(card: Scorecard) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jobonnx.errors import JobonnxError
+from jobonnx.errors import CannotRunHereError, JobonnxError
 from jobonnx.planner import Integers
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -87,7 +87,7 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     ort = import_onnxruntime()
     wanted = _known(provider)
     if not is_available(provider):
-        raise JobonnxError(
+        raise CannotRunHereError(
             f"provider {provider!r} is not in this onnxruntime {ort.__version__} (it has {', '.join(available())}); "
             f"install it: {wanted.install}"
         )
@@ -117,7 +117,7 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     session.disable_fallback()
     got = session.get_providers()
     if got[0] != wanted.onnxruntime_name:
-        raise JobonnxError(
+        raise CannotRunHereError(
             f"provider {provider!r} was asked for, onnxruntime gave {got[0]}; a library it needs is missing: {wanted.install}"
         )
     return Session(session, provider, threads)
