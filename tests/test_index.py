@@ -311,6 +311,42 @@ def test_a_reader_keeps_the_state_it_opened(index: Index) -> None:
     check(reader, some(10))
 
 
+@pytest.mark.parametrize("write", ["add", "remove, few", "remove, rewriting"])
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_writer_keeps_the_state_it_wrote(index: Index, write: str, opened: str) -> None:
+    other = Index.open(index.path)
+    titles = some(10)
+    add(index, titles)
+    if write != "add":
+        gone = 2 if write == "remove, few" else 8
+        index.remove(titles[:gone])
+        titles = titles[gone:]
+    if opened == "after":
+        other = Index.open(index.path)
+    add(other, some(50, 100))  # merges the segment that `index` wrote
+    assert not {file.path for file in index._state.files} & set(index.path.iterdir())
+    check(index, titles)
+    other.remove(some(55, 95))
+    check(index, titles)
+    add(index, some(1))
+    check(index, list(Index.open(index.path)))
+
+
+def test_a_searching_thread_keeps_its_state_while_another_writes(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows_after_a_write(self: Index, state: index_module._State) -> object:
+        writer = threading.Thread(target=lambda: self.remove(some(10)))
+        writer.start()
+        writer.join()
+        return rows(self, state)
+
+    add(index, some(10))
+    rows = Index._rows
+    monkeypatch.setattr(Index, "_rows", rows_after_a_write)  # between a search's taking the state and its reading it
+    (found,) = index.search(vectors(["title 3"]), 1, fingerprint=FINGERPRINT)
+    assert found[0].title == "title 3"
+    assert list(index) == []
+
+
 def test_opening_while_another_writes_always_succeeds(index: Index) -> None:
     def write() -> None:
         for number in range(60):

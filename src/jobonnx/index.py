@@ -311,6 +311,7 @@ class Index:
 
     def _commit(self, state: "_State") -> None:
         state = replace(state, generation=state.generation + 1)
+        state.load(verify=False)  # now: once the lock is free another writer may sweep its files
         _write_manifest(self.path, state)
         self._state = state
 
