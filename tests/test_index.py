@@ -616,6 +616,19 @@ def test_a_changed_index_has_no_approximate_search(index: Index, change: Callabl
 
 
 @needs_faiss
+@pytest.mark.parametrize("change", [lambda index: add(index, ["new"]), lambda index: index.remove(some(1))])
+def test_a_reader_keeps_the_approximate_search_it_opened(index: Index, change: Callable[[Index], object]) -> None:
+    add(index, some(100))
+    index.build_approximate()
+    reader = Index.open(index.path)
+    change(Index.open(index.path))
+    assert not list(index.path.glob("*.approximate"))
+    for each in (reader, index):  # neither has searched before
+        exact = each.search(vectors(["query 1"]), 10, fingerprint=FINGERPRINT)
+        assert each.search(vectors(["query 1"]), 10, fingerprint=FINGERPRINT, approximate=True) == exact
+
+
+@needs_faiss
 def test_a_damaged_approximate_search_is_refused(index: Index) -> None:
     add(index, some(100))
     index.build_approximate()

@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -414,8 +415,14 @@ class _Saved:
     recall: float
 
     @cached_property
+    def mapped(self) -> mmap:
+        """The file's contents. They stay when the file is swept, and take no memory before they are searched."""
+        with self.file.path.open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+
+    @cached_property
     def opened(self) -> Approximate:
-        return Approximate.load(self.file.path, self.probes)
+        return Approximate.load(self.mapped, self.file.path, self.probes)
 
 
 @dataclass(frozen=True)
@@ -434,7 +441,7 @@ class _State:
         return found + ([self.approximate.file] if self.approximate else [])
 
     def load(self, verify: bool) -> None:
-        """Checks the files and opens those that every search needs: a writer may sweep them away later."""
+        """Checks the files and opens them: a writer may sweep them away later."""
         for file in self.files:
             file.check_size()
         if verify:
@@ -443,6 +450,8 @@ class _State:
                     pass
         for segment in self.segments:
             _ = segment.vectors, segment.titles, segment.removed
+        if self.approximate:
+            _ = self.approximate.mapped
 
 
 def _read_manifest(folder: Path) -> _State:
