@@ -311,6 +311,42 @@ def test_a_reader_keeps_the_state_it_opened(index: Index) -> None:
     check(reader, some(10))
 
 
+@pytest.mark.parametrize("write", ["add", "remove, few", "remove, rewriting"])
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_writer_keeps_the_state_it_wrote(index: Index, write: str, opened: str) -> None:
+    other = Index.open(index.path)
+    titles = some(10)
+    add(index, titles)
+    if write != "add":
+        gone = 2 if write == "remove, few" else 8
+        index.remove(titles[:gone])
+        titles = titles[gone:]
+    if opened == "after":
+        other = Index.open(index.path)
+    add(other, some(50, 100))  # merges the segment that `index` wrote
+    assert not {file.path for file in index._state.files} & set(index.path.iterdir())
+    check(index, titles)
+    other.remove(some(55, 95))
+    check(index, titles)
+    add(index, some(1))
+    check(index, list(Index.open(index.path)))
+
+
+def test_a_searching_thread_keeps_its_state_while_another_writes(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows_after_a_write(self: Index, state: index_module._State) -> object:
+        writer = threading.Thread(target=lambda: self.remove(some(10)))
+        writer.start()
+        writer.join()
+        return rows(self, state)
+
+    add(index, some(10))
+    rows = Index._rows
+    monkeypatch.setattr(Index, "_rows", rows_after_a_write)  # between a search's taking the state and its reading it
+    (found,) = index.search(vectors(["title 3"]), 1, fingerprint=FINGERPRINT)
+    assert found[0].title == "title 3"
+    assert list(index) == []
+
+
 def test_opening_while_another_writes_always_succeeds(index: Index) -> None:
     def write() -> None:
         for number in range(60):
@@ -477,6 +513,50 @@ def test_a_disk_that_refuses_leaves_the_old_state(index: Index, action: str, cal
     check(Index.open(index.path), _ACTIONS[action][1])
 
 
+def refuse_the_last_sync(patch: pytest.MonkeyPatch) -> None:
+    """A disk that takes everything but the new manifest's name."""
+
+    def then_refuse(*args: Path) -> None:
+        replace(*args)
+        patch.setattr(os, "fsync", refuse)
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    replace = os.replace
+    patch.setattr(os, "replace", then_refuse)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not synchronise folders")
+@pytest.mark.parametrize("action", _ACTIONS)
+def test_a_state_that_the_disk_does_not_confirm_is_taken_up(index: Index, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(index, some(40))
+    old = set(index.path.iterdir())
+    new = _ACTIONS[action][1]
+    with monkeypatch.context() as patch:
+        refuse_the_last_sync(patch)
+        for _ in range(2):  # the second finds nothing left to change, and does not pass for a success
+            with pytest.raises(JobonnxError, match=r"has been changed, but the disk did not confirm it \(.*Input/output error"):
+                _ACTIONS[action][0](index)
+            check(index, new)
+            check(Index.open(index.path), new)
+            # The manifest may yet go back to the old one, whose files must be there.
+            assert old <= set(index.path.iterdir())
+    assert _ACTIONS[action][0](index) == 0
+    check(Index.open(index.path), new)
+    named = {file.path.name for file in index._state.files}
+    assert {entry.name for entry in index.path.iterdir()} == named | {"lock", "manifest.json"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not synchronise folders")
+def test_a_create_that_the_disk_does_not_confirm_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        refuse_the_last_sync(patch)
+        with pytest.raises(JobonnxError, match=r"cannot make an index in .*Input/output error"):
+            Index.create(tmp_path / "index", FINGERPRINT, DIMENSION)
+    check(Index.create(tmp_path / "index", FINGERPRINT, DIMENSION), [])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on file size is POSIX")
 def test_a_disk_that_fills_in_the_middle_of_a_file_leaves_the_old_state(index: Index) -> None:
     import resource
@@ -577,6 +657,19 @@ def test_a_changed_index_has_no_approximate_search(index: Index, change: Callabl
         with pytest.raises(JobonnxError, match="call build_approximate"):
             each.search(vectors(["x"]), 3, fingerprint=FINGERPRINT, approximate=True)
     assert not list(index.path.glob("*.approximate"))
+
+
+@needs_faiss
+@pytest.mark.parametrize("change", [lambda index: add(index, ["new"]), lambda index: index.remove(some(1))])
+def test_a_reader_keeps_the_approximate_search_it_opened(index: Index, change: Callable[[Index], object]) -> None:
+    add(index, some(100))
+    index.build_approximate()
+    reader = Index.open(index.path)
+    change(Index.open(index.path))
+    assert not list(index.path.glob("*.approximate"))
+    for each in (reader, index):  # neither has searched before
+        exact = each.search(vectors(["query 1"]), 10, fingerprint=FINGERPRINT)
+        assert each.search(vectors(["query 1"]), 10, fingerprint=FINGERPRINT, approximate=True) == exact
 
 
 @needs_faiss

@@ -7,6 +7,7 @@ a scalar quantizer). The best of those are candidates; who asks scores them exac
 """
 
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,11 +71,22 @@ class Approximate:
             probes = min(probes + 1 + probes // 4, clusters)
 
     @classmethod
-    def load(cls, path: Path, probes: int) -> Self:
-        """Reads what `save` wrote. Raises JobonnxError if faiss is not installed or refuses the file."""
+    def load(cls, saved: mmap, path: Path, probes: int) -> Self:
+        """Reads what `save` wrote to `path`, from a map of it: the file itself may have been deleted since.
+
+        Raises:
+            JobonnxError: faiss is not installed, or refuses the contents.
+        """
         faiss = _faiss()
+        place = 0  # not the map's own, which two threads would share
+
+        def read(size: int) -> bytes:
+            nonlocal place
+            place += size
+            return saved[place - size : place]
+
         try:
-            return cls(faiss.read_index(str(path)), probes)
+            return cls(faiss.read_index(faiss.PyCallbackIOReader(read)), probes)
         except RuntimeError as error:
             raise JobonnxError(
                 f"{path} cannot be read by faiss; build the approximate search again ({_first_line(error)})"

@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -65,6 +66,7 @@ class Index:
     def __init__(self, path: Path, state: "_State") -> None:
         self.path = path
         self._state = state  # replaced as a whole, never changed
+        self._confirmed = True  # whether the manifest's name has been forced to the disk since it was replaced
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], fingerprint: str, dimension: int) -> Self:
@@ -89,6 +91,11 @@ class Index:
                 if strangers := {entry.name for entry in folder.iterdir()} - {_LOCK, f"{_MANIFEST}.new"}:
                     raise JobonnxError(f"{folder} already holds {min(strangers)}; make the index in a new or empty folder")
                 _write_manifest(folder, _State(fingerprint, dimension, 0, (), None))
+                try:
+                    _sync_folder(folder)
+                except OSError:
+                    (folder / _MANIFEST).unlink()  # or it could not be made again here
+                    raise
         except OSError as error:
             raise JobonnxError(f"cannot make an index in {folder}: {error}") from error
         return cls.open(folder)
@@ -155,7 +162,8 @@ class Index:
             How many titles were added. The approximate search is dropped if there were any: build it again.
 
         Raises:
-            JobonnxError: another encoder's vectors, someone else is writing, or the disk refuses; nothing is changed.
+            JobonnxError: another encoder's vectors, someone else is writing, or the disk refuses; nothing is changed,
+                unless the message says so.
             TypeError, ValueError: titles or vectors that are not as above.
         """
         _check_titles(titles)
@@ -192,7 +200,7 @@ class Index:
             How many titles were removed. The approximate search is dropped if there were any: build it again.
 
         Raises:
-            JobonnxError: someone else is writing, or the disk refuses; nothing is changed.
+            JobonnxError: someone else is writing, or the disk refuses; nothing is changed, unless the message says so.
             TypeError: `titles` is not a sequence of strings.
         """
         _check_titles(titles)
@@ -300,19 +308,36 @@ class Index:
                 now = _read_manifest(self.path)
                 if (now.fingerprint, now.dimension) != (self.fingerprint, self.dimension):
                     raise JobonnxError(f"{self.path} has been replaced by another index since it was opened; open it again")
+                if not self._confirmed:
+                    self._confirm()
                 if now != self._state:
                     self._state = type(self).open(self.path, verify=False)._state
                 try:
                     yield self._state
                 finally:
-                    _sweep(self.path)
+                    if self._confirmed:  # or the manifest that a power failure brings back would name deleted files
+                        _sweep(self.path)
         except OSError as error:
             raise JobonnxError(f"cannot write to {self.path}: {error}; the index is as it was") from error
 
     def _commit(self, state: "_State") -> None:
         state = replace(state, generation=state.generation + 1)
+        state.load(verify=False)  # now: once the lock is free another writer may sweep its files
         _write_manifest(self.path, state)
         self._state = state
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Forces the new manifest's name to the disk."""
+        self._confirmed = False
+        try:
+            _sync_folder(self.path)
+        except OSError as error:
+            raise JobonnxError(
+                f"{self.path} has been changed, but the disk did not confirm it ({error}); "
+                "a power failure may bring the old state back until the same call succeeds"
+            ) from error
+        self._confirmed = True
 
     def _new(self, state: "_State", number: int, kind: str) -> Path:
         """Where the state after `state` keeps its file of this kind for the segment at place `number`."""
@@ -413,8 +438,14 @@ class _Saved:
     recall: float
 
     @cached_property
+    def mapped(self) -> mmap:
+        """The file's contents. They stay when the file is swept, and take no memory before they are searched."""
+        with self.file.path.open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+
+    @cached_property
     def opened(self) -> Approximate:
-        return Approximate.load(self.file.path, self.probes)
+        return Approximate.load(self.mapped, self.file.path, self.probes)
 
 
 @dataclass(frozen=True)
@@ -433,7 +464,7 @@ class _State:
         return found + ([self.approximate.file] if self.approximate else [])
 
     def load(self, verify: bool) -> None:
-        """Checks the files and opens those that every search needs: a writer may sweep them away later."""
+        """Checks the files and opens them: a writer may sweep them away later."""
         for file in self.files:
             file.check_size()
         if verify:
@@ -442,6 +473,8 @@ class _State:
                     pass
         for segment in self.segments:
             _ = segment.vectors, segment.titles, segment.removed
+        if self.approximate:
+            _ = self.approximate.mapped
 
 
 def _read_manifest(folder: Path) -> _State:
@@ -483,6 +516,8 @@ def _read_manifest(folder: Path) -> _State:
 
 
 def _write_manifest(folder: Path, state: _State) -> None:
+    """Replaces the manifest. Raises OSError only if the old one is still there; the new name is yet to be synchronised."""
+
     def file(written: _File) -> dict[str, Any]:
         return {"name": written.path.name, "size": written.size, "sha256": written.sha256}
 
@@ -508,7 +543,6 @@ def _write_manifest(folder: Path, state: _State) -> None:
     _write(new, [json.dumps(manifest, indent=1).encode()])
     _sync_folder(folder)  # the files' names must be on the disk before the manifest that names them
     os.replace(new, folder / _MANIFEST)
-    _sync_folder(folder)
 
 
 def _checksum(body: Any) -> str:
@@ -551,7 +585,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Deletes an index's files that its manifest does not name. Only under the lock: they may be a writer's."""
-    with suppress(JobonnxError):  # a manifest that cannot be read names nothing for certain
+    # A manifest that cannot be read names nothing for certain. Nor does a sweep that fails undo what was written.
+    with suppress(JobonnxError, OSError):
         named = {file.path.name for file in _read_manifest(folder).files}
         for path in folder.iterdir():
             if path.name not in named and _OURS.fullmatch(path.name):
