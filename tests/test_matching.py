@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobonnx import matching
 from jobonnx.matching import Rows, rank, search, top_k
 
 
@@ -60,6 +61,27 @@ def test_nearly_equal_scores_are_told_apart() -> None:
     queries = unit(3, 512, 5)
     for block in ((1024, 8192), (2, 100), (1, 1000)):
         assert_same(top_k(queries, corpus, 20, block=block), naive(queries, corpus, 20))
+
+
+@pytest.mark.parametrize("spread", [1.5, 1e-3, 0])
+def test_ascending_or_equal_scores_keep_few_candidates(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(sieve: matching._Sieve) -> None:
+        counts.append(sum(len(products) for _, _, products in sieve._kept))
+        shrink(sieve)
+
+    shrink = matching._Sieve._shrink
+    monkeypatch.setattr(matching._Sieve, "_shrink", counted)
+    # Each title is nearer to the queries than the one before it, by the angle; with none, all are as near.
+    angles = np.linspace(spread, 0, 16384)
+    corpus = np.zeros((len(angles), 16), np.float32)
+    corpus[:, 0], corpus[:, 1] = np.cos(angles), np.sin(angles)
+    queries = np.repeat(np.eye(1, 16, dtype=np.float32), 4, axis=0)
+    k, width = 10, 4096
+    assert_same(top_k(queries, corpus, k, block=(4, width)), naive(queries, corpus, k))
+    # Of a shrink 2 k + 1000 are left for each query; k more come before the next, and what one step takes in.
+    assert max(counts) <= len(queries) * (3 * k + 1000 + width // 16)
 
 
 def test_a_corpus_of_one_title_repeated_is_in_order() -> None:
