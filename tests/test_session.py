@@ -37,27 +37,53 @@ def test_runs_arrays_to_arrays_and_shows_what_took_the_nodes(graph: Path) -> Non
     assert opened.nodes["CPUExecutionProvider"] > 50
 
 
+def product_graph(kind: str, *extra: str, domain: str = "") -> bytes:
+    """u8 [rows, 64] by s8 weights [64, 16], all 127."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "weight": np.full((64, 16), 127, np.int8),
+        "scale": np.float32(1),
+        "scales": np.ones(16, np.float32),
+        "zero": np.uint8(128),
+        "weight_zero": np.int8(0),
+    }
+    whole = TensorProto.INT32 if kind == "MatMulInteger" else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", "weight", *extra], ["y"], domain=domain)],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["rows", 64])],
+        [helper.make_tensor_value_info("y", whole, ["rows", 16])],
+        [numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items() if name in ("weight", *extra)],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    return model
+
+
+def test_the_graph_that_tries_for_overflow_is_the_one_made_here() -> None:
+    assert session._OVERFLOW.read_bytes() == product_graph("MatMulInteger")
+
+
 def test_int8_products_are_exact_on_every_cpu(tmp_path: Path) -> None:
     """Without VNNI an x86 CPU adds pairs of u8 x s8 products in 16 bits; the largest ones would overflow there."""
-    from onnx import TensorProto, helper, numpy_helper, save
+    path = tmp_path / "product.onnx"
+    operands = ("scale", "scales", "zero", "weight_zero")
+    path.write_bytes(product_graph("MatMulIntegerToFloat", *operands, domain="com.microsoft"))
+    x = np.array([[255] * 64, [1] * 64, [0, 255] * 32], np.uint8)
+    expected = (x.astype(np.int64) - 128) @ np.full((64, 16), 127)
+    (found,) = open_session(path, "cpu")._session.run(None, {"x": x})
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
 
-    weight = np.full((64, 16), 127, np.int8)
-    whole = {"scale": np.float32(1), "scales": np.ones(16, np.float32), "zero": np.uint8(128), "weight": weight}
-    nodes = [
-        helper.make_node("Cast", ["input_ids"], ["x"], to=TensorProto.UINT8),
-        helper.make_node(
-            "MatMulIntegerToFloat", ["x", "weight", "scale", "scales", "zero"], ["y"], domain="com.microsoft", name="product"
-        ),
-    ]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch", "k"]) for n in ("input_ids", "attention_mask")]
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "n"])
-    constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in whole.items()]
-    graph = helper.make_graph(nodes, "product", inputs, [output], constants)
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
-    save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "product.onnx")
-    x = np.array([[255] * 64, [1] * 64, [0, 255] * 32], np.int64)
-    expected = (x - 128) @ weight.astype(np.int64)
-    np.testing.assert_array_equal(open_session(tmp_path / "product.onnx", "cpu").run(x, x), expected.astype(np.float32))
+
+def test_slow_exact_products_only_where_the_fast_ones_overflow() -> None:
+    """With VNNI or AMX the option would take the kernels that need them away."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        pytest.skip("needs /proc/cpuinfo to know the CPU's features")
+    exact_ones = {"avx512_vnni", "avx_vnni", "amx_int8", "asimd"}
+    assert session.integers_overflow() == (not flags & exact_ones)
 
 
 def test_threads_are_as_asked_or_as_many_as_this_process_may_use(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:

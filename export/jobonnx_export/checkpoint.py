@@ -58,11 +58,13 @@ class Checkpoint:
     tensor: Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]
 
     def tensors_sha256(self, progress: Callable[[str], None] = lambda name: None) -> str:
-        """Hash names, shapes and float32 values of every tensor the vectors depend on; refuse NaN and infinity on the way.
+        """Hash names, shapes and float32 values of every tensor the vectors depend on, and the settings that no shape shows; refuse
+        NaN and infinity on the way.
 
         The file format does not enter: the same values in safetensors or in a .bin file give the same hash.
         """
-        digest = hashlib.sha256()
+        a = self.architecture
+        digest = hashlib.sha256(f"heads={a.heads} epsilon={a.epsilon!r} pad_id={a.pad_id} ".encode())
         for name, shape in tensor_shapes(self.architecture).items():
             progress(name)
             array = self.tensor(name)

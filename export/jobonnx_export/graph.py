@@ -262,7 +262,10 @@ def _int8_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: 
         step if static else g.const("unit", np.array(1, np.float32)),
         g.const(f"{name}.scale", column_scale.astype(np.float32)),
         _zero_point(g, layer.input),
-        *(["", bias_name] if static else []),
+        # A zero, and for each layer its own: ONNX Runtime's rewrite for CPUs without VNNI changes it. Before 1.30 it crashes
+        # without one, and it would add a shared one twice.
+        g.const(f"{name}.zero", np.array(0, np.int8)),
+        *([bias_name] if static else []),
         domain=_MICROSOFT,
     )
     return product if static else g.op("Add", g.op("Mul", product, step), bias_name)
@@ -273,8 +276,7 @@ def _qdq_linear(g: _Graph, x: str, name: str, layer: Int8Linear, column_scale: A
     whole, step = _quantize(g, x, name, layer.input)
     x = g.op("DequantizeLinear", whole, step, _zero_point(g, layer.input))
     scale = g.const(f"{name}.scale", column_scale.astype(np.float32))
-    # Zeros, and for each layer its own: ONNX Runtime's rewrite for CPUs without VNNI would add a single one and then refuse it,
-    # or add shared ones twice.
+    # As in _int8_linear, but one a column: that rewrite makes the scale's shape of it.
     zeros = g.const(f"{name}.zeros", np.zeros(len(column_scale), np.int8))
     whole_weight = g.const(f"{name}.weight_s8", layer.weight)
     weight = g.op("DequantizeLinear", whole_weight, scale, zeros, name=f"{name}.weight", axis=1)

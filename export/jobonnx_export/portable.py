@@ -19,8 +19,8 @@ def export_portable(transformer: Path, folder: Path) -> None:
     Raises:
         JobonnxError: optimum failed; its last line says why.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "jobonnx_export.portable", str(transformer), str(folder)],
+    done = subprocess.run(  # -P: nothing in the current folder is imported
+        [sys.executable, "-P", "-m", "jobonnx_export.portable", str(transformer), str(folder)],
         capture_output=True,
         text=True,
         check=False,

@@ -36,7 +36,7 @@ class Model:
     normalize: bool  # whether the graph's output has unit length
     prompts: dict[str, str]
     default_prompt_name: str | None
-    tensors_sha256: str  # names, shapes and float32 values of the source tensors
+    tensors_sha256: str  # names, shapes and float32 values of the source tensors; heads, epsilon
     tokenizer_sha256: str  # of the tokenizer's meaning: padding and truncation settings left out
     note: str | None = None  # a sentence shown to whoever loads it
 

@@ -17,6 +17,7 @@ from jobonnx.planner import Integers
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Item = TypeVar("Item")
+_OVERFLOW = Path(__file__).parent / "data" / "overflow.onnx"  # made by a test: test_session.py
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,8 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    # x86 CPUs without VNNI add two u8 x s8 products in 16 bits, which overflows; this has them compute exactly (u8 x u8), so
-    # that int8 gives the same vectors on every CPU. Others ignore it. See docs/decisions.md for what it costs.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if integers_overflow():  # then u8 x u8, which computes exactly; slower, and where nothing overflows a waste of VNNI or AMX
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # Scalar kernels, slower than the Add and LayerNormalization they replace; see docs/decisions.md.
     disabled = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"] if provider == "cpu" else []
     shapes = [] if provider == "cpu" else ["CPUExecutionProvider"]  # for shape arithmetic; `Session.nodes` shows what went there
@@ -121,6 +121,21 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
             f"provider {provider!r} was asked for, onnxruntime gave {got[0]}; a library it needs is missing: {wanted.install}"
         )
     return Session(session, provider, threads)
+
+
+@cache
+def integers_overflow() -> bool:
+    """Whether ONNX Runtime's u8 x s8 products overflow on this CPU: x86 without VNNI adds pairs of them in 16 bits.
+
+    Found by trying the largest ones (overflow.onnx: 4 rows of bytes 255 by weights 127), as no list of CPU features is at hand
+    everywhere.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(_OVERFLOW), options, providers=["CPUExecutionProvider"])
+    product = session.run(None, {"x": np.full((4, 64), 255, np.uint8)})[0]
+    return not bool((product == 64 * 255 * 127).all())
 
 
 def available() -> list[str]:
@@ -173,6 +188,7 @@ def import_onnxruntime() -> Any:
     if len(installed) > 1:
         both = " and ".join(installed)
         raise JobonnxError(f"{both} overwrite each other; uninstall both, then install one extra of jobonnx again")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports to its makers otherwise, and keeps an id in the home
     try:
         import onnxruntime
     except ImportError as error:
