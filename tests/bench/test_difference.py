@@ -42,6 +42,16 @@ def test_more_memory_is_worse() -> None:
     assert memory.verdict == "worse"
 
 
+def test_a_machine_that_was_busy_is_said() -> None:
+    before = report(cell("fp32"))
+    assert before.limits is not None
+    slower = {"fp32": {"64": {"rates": {"onnxruntime": 0.6e9}}}}
+    found = difference(before, report(cell("fp32"), limits={**before.limits, "gemm": slower}))
+    assert found.warnings == (
+        "the machine itself went at 60% of its fp32 matrix-product rate before: it was busy or throttled in one of the runs",
+    )
+
+
 def test_other_machines_and_other_cells_are_said() -> None:
     before = report(cell("fp32"), cell("int8"))
     elsewhere = replace(ENVIRONMENT, cpu="Another", threads=8, versions={"onnxruntime": "1.25.0"})
