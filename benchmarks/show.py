@@ -136,7 +136,7 @@ def _limits(report: Report) -> str:
 
 def _rate(report: Report, cell: Cell) -> float | None:
     """The machine's best rate in the cell's type, over all numbers of rows and engines."""
-    return gemm_rate(report.limits, cell.details.get("dtype"))
+    return gemm_rate(report.limits, cell.details)
 
 
 def _floor(report: Report, cell: Cell) -> float | None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from jobonnx.bench.environment import Environment
 from jobonnx.bench.metric import METRICS, Metric
-from jobonnx.bench.result import Cell, Report
+from jobonnx.bench.result import Cell, Report, gemm_rate
+
+_RATE = 0.1  # a quiet machine repeats its best rate of matrix products within this share
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ def _warnings(before: Report, after: Report) -> list[str]:
     for what, x, y in _machine(a, b):
         if x != y:
             found.append(f"the machines differ in {what}: {x} before, {y} after")
+    for dtype in ("fp32", "int8"):
+        rates = [gemm_rate(report.limits, {"dtype": dtype}) for report in (before, after)]
+        if rates[0] and rates[1] and abs(rates[1] / rates[0] - 1) > _RATE:
+            found.append(
+                f"the machine itself went at {rates[1] / rates[0]:.0%} of its {dtype} matrix-product rate before: "
+                "it was busy or throttled in one of the runs"
+            )
     for package in sorted({*a.versions, *b.versions} - {"jobonnx"}):
         x, y = a.versions.get(package, "none"), b.versions.get(package, "none")
         if x != y:

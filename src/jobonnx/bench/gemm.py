@@ -22,10 +22,12 @@ import numpy as np
 DTYPES = ("fp32", "bf16", "fp16", "int8")
 ROWS = (8, 64, 256, 1024)
 ENGINE = "onnxruntime"
+CUDA_ENGINE = "onnxruntime on CUDA"
 _SECONDS = 0.1
 _CALLS = 5
 _CPU = "CPUExecutionProvider"
-_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # as jobonnx.session: fp32 is fp32
+_CUDA = "CUDAExecutionProvider"
+_OPTIONS = {_CUDA: {"use_tf32": "0"}}  # as jobonnx.session: fp32 is fp32
 Call = Callable[[], Any]
 Product = Callable[[str, int, int, int, int], Call | None]
 
@@ -148,10 +150,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, required=True)
     parser.add_argument("--intermediate", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--providers", nargs="+", default=[_CPU], help="ONNX Runtime's names")
+    parser.add_argument("--cuda", action="store_true", help="on the CUDA provider as well")
     arguments = parser.parse_args()
-    for provider in arguments.providers:
-        engine = ENGINE if provider == _CPU else f"{ENGINE} {provider}"
+    for engine, provider in ((ENGINE, _CPU), (CUDA_ENGINE, _CUDA)) if arguments.cuda else ((ENGINE, _CPU),):
 
         def make(dtype: str, m: int, k: int, n: int, threads: int, provider: str = provider) -> Call | None:
             return product(dtype, m, k, n, threads, provider)

@@ -15,15 +15,13 @@ import numpy as np
 
 from jobonnx.bench import gemm, own
 from jobonnx.bench.environment import record
-from jobonnx.bench.result import BundleFacts, Report, Shape
+from jobonnx.bench.result import ON_CUDA, BundleFacts, Report, Shape
 from jobonnx.bench.runner import System, Truth, bundle_systems, run
 from jobonnx.bench.workload import Sizes, draw
 from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.session import PROVIDERS, available_threads, is_available
 from jobonnx.tokenizer import Tokenizer
-
-_ON_DEVICE = ("cuda", "tensorrt")  # their products run in CUDA's memory
 
 
 @dataclass(frozen=True)
@@ -160,10 +158,9 @@ def _truth(bundle: Bundle) -> Truth:
 
 def _products(shape: Shape, providers: Sequence[str]) -> list[dict[str, Any]]:
     """One pass of gemm.py, in a process of its own, so that its threads and buffers are gone when the cells run."""
-    names = [PROVIDERS["cpu"].onnxruntime_name]
-    names += [PROVIDERS[name].onnxruntime_name for name in _ON_DEVICE if name in providers]
     command = [sys.executable, "-P", gemm.__file__, "--threads", str(available_threads())]
-    command += ["--hidden", str(shape.hidden), "--intermediate", str(shape.intermediate), "--providers", *names]
+    command += ["--hidden", str(shape.hidden), "--intermediate", str(shape.intermediate)]
+    command += ["--cuda"] if any(name in ON_CUDA for name in providers) else []
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:  # a rate that is not there leaves the shares out, and the report says so

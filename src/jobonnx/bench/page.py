@@ -36,11 +36,11 @@ thead th{color:var(--soft);font-weight:600;background:var(--card)}
 tbody tr:last-child>*{border-bottom:0}
 .name{text-align:left;font-weight:600}
 td.name+td.name{font-weight:400}
-.long td:last-child{white-space:normal;min-width:17rem;font-weight:400;overflow-wrap:anywhere}
+.long tr>:last-child{white-space:normal;min-width:17rem;overflow-wrap:anywhere}.long td:last-child{font-weight:400}
 @media(max-width:640px){main{padding:1.5rem 1rem 3rem}.wide{display:none}.narrow{display:block}
 .scroll:not(.long) .name:first-child{position:sticky;left:0;background:var(--back)}
 .scroll:not(.long) thead .name:first-child{background:var(--card)}
-.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}.long td:last-child{min-width:8.5rem}}
+.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}.long tr>:last-child{min-width:8.5rem}}
 """
 
 

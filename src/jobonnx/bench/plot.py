@@ -18,6 +18,7 @@ _TEXT, _LINE = "#010203", "#040506"
 # Readable on white and on black.
 _COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#ec4899", "#84cc16")
 _MARKERS = "osD^vPX*"
+_LABEL = 24  # characters: a longer one would leave a phone no room for the bars
 _EXACT = 1e-7  # a loss below it is rounding, and a logarithm needs one
 
 
@@ -72,7 +73,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def _points(report: Report) -> list[_Point]:
     return [
         _Point(
-            f"{variant_of(cell)} {provider_of(cell)}".strip(),
+            _shortened(f"{variant_of(cell)} {provider_of(cell)}".strip()),
             _COLOURS[i % len(_COLOURS)],
             _MARKERS[i % len(_MARKERS)],
             cell,
@@ -80,6 +81,10 @@ def _points(report: Report) -> list[_Point]:
         )
         for i, (cell, summary) in enumerate(measured(report))
     ]
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
 
 
 def _loss(point: _Point) -> float | None:

@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from jobonnx.bench.environment import Environment
+from jobonnx.bench.gemm import CUDA_ENGINE
 from jobonnx.errors import JobonnxError
 
 SCHEMA = "jobonnx.bench/2"
 _READ = (SCHEMA, "jobonnx.bench/1")
+ON_CUDA = ("cuda", "tensorrt")  # providers whose products are held against CUDA's
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,16 @@ def one_ratio(cell: Cell, other: Cell) -> float | None:
     return _ratio_of_rounds(cell.rounds, lambda r: statistics.median(r.one), other.rounds, lambda r: statistics.median(r.one))
 
 
-def gemm_rate(limits: dict[str, Any] | None, dtype: str | None) -> float | None:
-    """The best rate of matrix products in a type, in operations/s, over all numbers of rows and engines; None: not measured."""
-    by_rows = (limits or {}).get("gemm", {}).get(dtype)
-    return max(rate for best in by_rows.values() for rate in best["rates"].values()) if by_rows else None
+def gemm_rate(limits: dict[str, Any] | None, details: dict[str, Any]) -> float | None:
+    """The best rate of matrix products in a cell's type, in operations/s, over all numbers of rows; None: not measured.
+
+    A cell on the CPU, whatever its provider, is held against the fastest engine there; one on an NVIDIA GPU against ONNX Runtime's
+    CUDA provider.
+    """
+    on_cuda = details.get("provider") in ON_CUDA
+    by_rows = (limits or {}).get("gemm", {}).get(details.get("dtype"), {})
+    found = [rate for best in by_rows.values() for engine, rate in best["rates"].items() if (engine == CUDA_ENGINE) == on_cuda]
+    return max(found, default=None)
 
 
 def _nodes_on_cpu(details: dict[str, Any]) -> int | None:

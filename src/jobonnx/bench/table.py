@@ -71,7 +71,7 @@ def environment(report: Report) -> Table:
 def _speed(report: Report) -> Table:
     rows = []
     for cell, s in measured(report):
-        rate = gemm_rate(report.limits, cell.details.get("dtype"))
+        rate = gemm_rate(report.limits, cell.details)
         rows.append(
             (
                 *_names(cell),

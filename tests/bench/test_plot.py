@@ -1,0 +1,26 @@
+"""Plots: the front, and SVG that stands in a page."""
+
+from __future__ import annotations
+
+import pytest
+from reports import cell, report
+
+from jobonnx.bench.plot import pareto, plots
+
+
+def test_the_front_is_what_nothing_beats_in_both() -> None:
+    assert pareto([(10, 0.1), (20, 0.2), (15, 0.3), (20, 0.2), (20, 0.5)]) == [0, 1, 3]
+    assert pareto([]) == []
+
+
+def test_plots_take_the_pages_colours() -> None:
+    pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "jobonnx[bench]"')
+    made = plots(report(cell("fp32"), cell("int8", sweep=())))
+    assert [plot.title for plot in made] == ["Throughput", "Latency against batch size", "Accuracy against speed"]
+    for plot in made:
+        for svg in (plot.wide, plot.narrow):
+            assert svg.startswith("<svg")
+            assert svg.endswith("</svg>")
+            assert "currentColor" in svg
+            assert "#010203" not in svg
+    assert made == plots(report(cell("fp32"), cell("int8", sweep=())))  # the same report, the same page
