@@ -40,7 +40,8 @@ td.name+td.name{font-weight:400}
 @media(max-width:640px){main{padding:1.5rem 1rem 3rem}.wide{display:none}.narrow{display:block}
 .scroll:not(.long) .name:first-child{position:sticky;left:0;background:var(--back)}
 .scroll:not(.long) thead .name:first-child{background:var(--card)}
-.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}.long tr>:last-child{min-width:9.5rem;width:60%}.long .name{white-space:normal}}
+.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}
+.long tr>:last-child{min-width:9.5rem;width:60%}.long .name{white-space:normal}}
 """
 
 
