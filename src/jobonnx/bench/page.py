@@ -40,7 +40,8 @@ td.name+td.name{font-weight:400}
 @media(max-width:640px){main{padding:1.5rem 1rem 3rem}.wide{display:none}.narrow{display:block}
 .scroll:not(.long) .name:first-child{position:sticky;left:0;background:var(--back)}
 .scroll:not(.long) thead .name:first-child{background:var(--card)}
-.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}.long tr>:last-child{min-width:8.5rem}}
+.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}
+.long tr>:last-child{min-width:9.5rem;width:60%}.long .name{white-space:normal}}
 """
 
 
@@ -85,11 +86,10 @@ def _section(table: Table) -> str:
         classes = [' class="name"' if place < table.labels else "" for place in range(len(cells))]
         return "<tr>" + "".join(f"<{tag}{c}>{escape(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True)) + "</tr>"
 
-    long = table.labels in (1, 4)  # the last column is a sentence
     head = f"<thead>{row(table.head, 'th')}</thead>" if any(table.head) else ""
     body = "".join(row(cells, "td") for cells in table.rows)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
-        f'<section><h2>{escape(table.heading)}</h2>{note}\n<div class="scroll{" long" if long else ""}" tabindex="0">'
+        f'<section><h2>{escape(table.heading)}</h2>{note}\n<div class="scroll{" long" if table.prose else ""}" tabindex="0">'
         f"<table>{head}<tbody>{body}</tbody></table></div></section>"
     )

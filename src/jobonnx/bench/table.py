@@ -20,6 +20,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     labels: int = 2
+    prose: bool = False  # the last column is sentences, which may take several lines
 
 
 def measured(report: Report) -> list[tuple[Cell, Summary]]:
@@ -65,7 +66,7 @@ def environment(report: Report) -> Table:
             ("model", f"{b.model}{f' at {b.revision}' if b.revision else ''}, {b.dimension} dimensions, {b.pooling} pooling")
         )
         rows += [(f"fingerprint of {variant}", fingerprint) for variant, fingerprint in b.fingerprints.items()]
-    return Table("Environment", ("", ""), tuple(rows), labels=1)
+    return Table("Environment", ("", ""), tuple(rows), prose=True)
 
 
 def _speed(report: Report) -> Table:
@@ -162,7 +163,7 @@ def _sweep(report: Report) -> Table:
 def _missing(report: Report) -> Table:
     cells = [cell for cell in report.cells if cell.reason]
     rows = tuple((*_names(cell), cell.status, (cell.reason or "") + _untested(cell)) for cell in cells)
-    return Table("Not measured", ("variant", "provider", "", "reason, and what to install"), rows, labels=4)
+    return Table("Not measured", ("variant", "provider", "", "reason, and what to install"), rows, labels=4, prose=True)
 
 
 def _untested(cell: Cell) -> str:
