@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
 from jobonnx import Encoder
-from jobonnx.bundle import MANIFEST, describe_file
+from jobonnx.bundle import MANIFEST, describe_file, sealed
 from jobonnx.cli import main
 from jobonnx.titles import read_titles
 
@@ -56,7 +56,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def change_manifest(folder: Path, change: Any) -> None:
     content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     change(content)
-    (folder / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
 
 
 # Errors

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from jobonnx import Encoder, JobonnxError
-from jobonnx.bundle import MANIFEST
+from jobonnx.bundle import MANIFEST, sealed
 from jobonnx.errors import CannotRunHereError
 from jobonnx.parity import TOLERANCES, Floats, measure, shortfalls
 from jobonnx.titles import read_titles
@@ -427,6 +427,6 @@ def test_degraded_graphs_say_so(bundle: Path, tmp_path: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
     for graph in content["graphs"]:
         graph["degraded"] = graph["variant"] == "int8"
-    (copy / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    (copy / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
     assert Encoder(copy, variant="int8").graph.degraded
     assert not Encoder(copy, variant="fp32").graph.degraded
