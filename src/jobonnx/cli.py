@@ -84,20 +84,21 @@ def export(
     try:
         from jobonnx_export.export import VARIANTS
         from jobonnx_export.export import export as run
-    except ModuleNotFoundError as error:
+
+        with _steps() as report:
+            bundle = run(
+                source,
+                output,
+                tuple(dict.fromkeys(variants)) or VARIANTS,
+                revision=revision,
+                pooling=pooling,
+                allow_degraded=allow_degraded,
+                report=report,
+            )
+    except ModuleNotFoundError as error:  # at any step: most are imported where they are used
         raise JobonnxError(
             f'exporting needs {error.name}; run: pip install "jobonnx[cpu,export]" (any build of torch will do)'
         ) from None
-    with _steps() as report:
-        bundle = run(
-            source,
-            output,
-            tuple(dict.fromkeys(variants)) or VARIANTS,
-            revision=revision,
-            pooling=pooling,
-            allow_degraded=allow_degraded,
-            report=report,
-        )
     if as_json:
         click.echo((output / "manifest.json").read_text(encoding="utf-8"))
     else:
