@@ -297,6 +297,13 @@ def test_what_is_not_a_folder_is_no_bundle(name: str, tmp_path: Path) -> None:
     assert str(tmp_path / name) in str(caught.value)
 
 
+def test_what_is_not_from_the_hub_has_no_revision(bundle: Path) -> None:
+    with pytest.raises(JobonnxError, match=rf"{bundle} is a folder, which has no revision 'v1'; leave --revision away"):
+        Bundle.open(bundle, revision="v1")
+    with pytest.raises(JobonnxError, match=r"the small model comes with jobonnx and has no revision 'v1'; leave --revision away"):
+        Bundle.open(revision="v1")
+
+
 def test_variants_and_targets_map_to_graphs(bundle: Path) -> None:
     opened = Bundle.open(bundle)
     assert {(g.variant, g.target): g.path for g in opened.graphs} == {

@@ -74,12 +74,14 @@ class Bundle:
 
         Args:
             source: folder or Hub id.
-            revision: Hub branch, tag or commit.
+            revision: Hub branch, tag or commit; a folder has none.
             verify: hash large files too, whatever is known of them.
 
         Raises:
             JobonnxError: no bundle there, a file is missing or altered, or the format is newer than this version reads.
         """
+        if source is None and revision is not None:
+            raise JobonnxError(f"the small model comes with jobonnx and has no revision {revision!r}; leave --revision away")
         folder = _BUNDLED if source is None else _locate(source, revision)
         bundle = _parse(folder)
         _check_files(bundle, verify)
@@ -159,6 +161,8 @@ def tokenizer_sha256(path: Path) -> str:
 def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
     folder = Path(source)
     if folder.is_dir():
+        if revision is not None:
+            raise JobonnxError(f"{source} is a folder, which has no revision {revision!r}; leave --revision away")
         return folder
     if isinstance(source, str) and _HUB_ID.fullmatch(source) and not folder.exists():
         from jobonnx.hub import download_bundle
