@@ -155,6 +155,12 @@ def test_encode_reads_stdin(bundle: Path) -> None:
     assert spawn("encode", "-m", bundle).stdout == b""
 
 
+def test_a_closed_stdin_is_one_line(bundle: Path) -> None:
+    done = spawn("encode", "-m", bundle, program=["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM])
+    assert done.returncode == 1
+    assert done.stderr == b"Error: stdin is closed; give titles as arguments, in a --file or on stdin\n"
+
+
 @pytest.mark.parametrize("way", ["file", "stdin"])
 def test_encode_names_the_line_that_is_not_utf8(way: str, bundle: Path, tmp_path: Path) -> None:
     content = b"Koch\nB\xfcrgermeister\nPilot\n"

@@ -346,6 +346,21 @@ def test_token_ids_to_vectors_for_callers_with_their_own_schedule(exact: Encoder
     assert short.shape == (3, exact.bundle.model.dimension)
 
 
+def test_no_rows_give_an_empty_matrix(exact: Encoder, batches: list[tuple[int, int]]) -> None:
+    empty = exact.encode_batch([])
+    assert (empty.shape, empty.dtype, batches) == ((0, 128), np.float32, [])
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_token_ids_that_the_model_does_not_have_are_named(wrong: int, encoder: Encoder) -> None:
+    rows = [[0, 9, 2], [0, 9, wrong, 2]]
+    for call in (encoder.encode_batch, encoder.encode_tokens):
+        with pytest.raises(ValueError, match=rf"row \d holds token id {wrong}, which the model does not have"):
+            call(rows)
+    with pytest.raises(ValueError, match="row 1 holds"):
+        encoder.encode_batch(rows)
+
+
 def test_eight_threads_at_once_get_the_vectors_of_one(encoder: Encoder) -> None:
     parts = [read_titles()[i : i + 20] for i in range(0, 160, 20)]
     alone = [encoder.encode(part) for part in parts]
@@ -369,6 +384,12 @@ def test_the_default_variant_is_the_bundles_and_the_same_everywhere(bundle: Path
 
 def test_threads_are_passed_on(bundle: Path) -> None:
     assert Encoder(bundle, threads=1).session.threads == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, 0, 2.5, "2", True])
+def test_threads_that_are_no_number_of_threads_are_refused(wrong: Any, bundle: Path) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"threads={wrong!r} "):
+        Encoder(bundle, threads=wrong)
 
 
 @pytest.mark.parametrize("provider", ["cpu", "auto"])

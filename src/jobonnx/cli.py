@@ -284,7 +284,11 @@ def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
         raise click.UsageError("give titles as arguments or in a --file, not both")
     if texts:
         return [without_lone_surrogates(text) for text in texts]  # what was not UTF-8, so that it can be printed
-    return _read_file(path) if path is not None else _lines(sys.stdin.buffer.read(), "stdin")
+    if path is not None:
+        return _read_file(path)
+    if sys.stdin is None:  # encode <&-
+        raise JobonnxError("stdin is closed; give titles as arguments, in a --file or on stdin")
+    return _lines(sys.stdin.buffer.read(), "stdin")
 
 
 def _read_file(path: Path) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
 from jobonnx.errors import CannotRunHereError, JobonnxError
-from jobonnx.planner import pad, plan, unique
+from jobonnx.planner import Integers, pad, plan, unique
 from jobonnx.session import PROVIDERS, Session, available_threads, is_available, open_session, side_by_side
 from jobonnx.tokenizer import Tokenizer
 from jobonnx.tuning import Tuning, find
@@ -54,6 +55,8 @@ class Encoder:
         Raises:
             JobonnxError: the bundle is missing, altered or too new; it has no such variant; or the provider is not to be had.
         """
+        if threads is not None and _whole("threads", threads) < 1:
+            raise ValueError(f"threads={threads} has to be at least 1; leave it out for as many as quota and cores allow")
         self.bundle = Bundle.open(bundle, revision=revision, verify=verify)
         self.variant = variant or self.bundle.default_variant
         if self.variant not in self.bundle.variants:
@@ -178,7 +181,7 @@ class Encoder:
         """Run one batch of token ids exactly as it is given: one call of the session, float32 [rows, model dimension].
 
         Raises:
-            ValueError: a row is empty or longer than the model takes.
+            ValueError: a row is empty, longer than the model takes, or holds an id that the model does not have.
         """
         return self._run(self.session, rows)
 
@@ -186,7 +189,18 @@ class Encoder:
         for i, row in enumerate(rows):
             if not 0 < len(row) <= self.max_seq_length:
                 raise ValueError(f"row {i} has {len(row)} token ids; it has to be 1 to {self.max_seq_length}")
-        return session.run(*pad(rows, self.bundle.model.pad_id))
+        if len(rows) == 0:
+            return np.empty((0, self.bundle.model.dimension), dtype=np.float32)
+        ids, mask = pad(rows, self.bundle.model.pad_id)
+        # The graph would count a negative id from the table's end.
+        if ids.min() < 0:
+            raise _unknown_id(ids, ids.argmin())
+        try:
+            return session.run(ids, mask)
+        except Exception as error:  # onnxruntime's own exception types are not public
+            if "out of data bounds" not in str(error):
+                raise
+            raise _unknown_id(ids, ids.argmax()) from None
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """Cosine similarity of every vector of `a` with every one of `b`: float32 [len(a), len(b)]."""
@@ -233,6 +247,17 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
         "pick a variant that was exported for it, or another provider"
     )
+
+
+def _unknown_id(ids: Integers, place: np.intp) -> ValueError:
+    row, column = np.unravel_index(place, ids.shape)
+    return ValueError(f"row {row} holds token id {ids[row, column]}, which the model does not have; take ids from its tokenize")
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r} is {type(value).__name__}, not int")
+    return value
 
 
 def _checked_dimension(wanted: int | None, full: int) -> int | None:
