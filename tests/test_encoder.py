@@ -215,6 +215,22 @@ def test_impossible_dimensions_are_refused(wrong: int, bundle: Path, exact: Enco
         Encoder(bundle, truncate_dim=wrong)
 
 
+@pytest.mark.parametrize("wrong", [129, 2.5])
+def test_an_impossible_dimension_runs_nothing(wrong: Any, exact: Encoder, batches: list[tuple[int, int]]) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"truncate_dim={wrong} "):
+        exact.encode("Koch", truncate_dim=wrong)
+    assert batches == []
+
+
+def test_arrays_may_be_asked_for_and_tensors_may_not(exact: Encoder) -> None:
+    vector = exact.encode("Koch", convert_to_numpy=True, convert_to_tensor=False)
+    np.testing.assert_array_equal(vector, exact.encode("Koch"))
+    for asked in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        (name,) = asked
+        with pytest.raises(ValueError, match=rf"{name}={asked[name]} asks for torch tensors; .* torch.from_numpy"):
+            exact.encode("Koch", **asked)
+
+
 @pytest.fixture(scope="module")
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, SentenceTransformer]:
     """A model in the way of multilingual-e5 before its last module: mean pooling, a default prompt, no normalisation."""

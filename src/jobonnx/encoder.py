@@ -107,6 +107,7 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         token_budget: int | None = None,
     ) -> Floats:
         """Encode titles, as `SentenceTransformer.encode` does.
@@ -122,6 +123,7 @@ class Encoder:
             normalize_embeddings: unit length, for a model that does not give it anyway.
             truncate_dim: as the constructor's, for this call.
             convert_to_numpy: True; here for calls written for sentence-transformers. There are no torch tensors to be had.
+            convert_to_tensor: False; as above.
             token_budget: most tokens in a batch, padding included; None for the one tuned here, or 2,048.
 
         Returns:
@@ -133,10 +135,12 @@ class Encoder:
         """
         single = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        if not convert_to_numpy:
-            raise ValueError("convert_to_numpy=False asks for torch tensors; take the array and use torch.from_numpy")
+        if convert_to_tensor or not convert_to_numpy:
+            asked = "convert_to_tensor=True" if convert_to_tensor else "convert_to_numpy=False"
+            raise ValueError(f"{asked} asks for torch tensors; take the array and use torch.from_numpy")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} has to be at least 1")
+        dimension = _checked_dimension(truncate_dim, self.bundle.model.dimension) or self.truncate_dim
         before = self._prompt(prompt_name, prompt)
         for i, text in enumerate(texts):
             if not isinstance(text, str):
@@ -145,7 +149,6 @@ class Encoder:
         vectors = self.encode_tokens(
             self.tokenizer.encode(distinct), batch_size=batch_size, show_progress_bar=show_progress_bar, token_budget=token_budget
         )
-        dimension = _checked_dimension(truncate_dim, self.bundle.model.dimension) or self.truncate_dim
         normalize = normalize_embeddings and not self.bundle.model.normalize
         if dimension is not None:
             vectors = vectors[:, :dimension]
@@ -261,7 +264,7 @@ def _whole(name: str, value: int) -> int:
 
 
 def _checked_dimension(wanted: int | None, full: int) -> int | None:
-    if wanted is not None and not 1 <= wanted <= full:
+    if wanted is not None and not 1 <= _whole("truncate_dim", wanted) <= full:
         raise ValueError(f"truncate_dim={wanted} has to be between 1 and {full}")
     return wanted
 
