@@ -161,6 +161,14 @@ def test_a_closed_stdin_is_one_line(bundle: Path) -> None:
     assert done.stderr == b"Error: stdin is closed; give titles as arguments, in a --file or on stdin\n"
 
 
+def test_output_is_utf8_whatever_the_code_page(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    (tmp_path / "corpus.txt").write_text("厨师\n", encoding="utf-8")
+    done = spawn("match", "厨师", "-m", bundle, "--corpus", tmp_path / "corpus.txt")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "厨师\n  1.000  厨师\n"
+
+
 @pytest.mark.parametrize("way", ["file", "stdin"])
 def test_encode_names_the_line_that_is_not_utf8(way: str, bundle: Path, tmp_path: Path) -> None:
     content = b"Koch\nB\xfcrgermeister\nPilot\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -55,6 +57,9 @@ def _one_line() -> Iterator[None]:
 @click.version_option(package_name="jobonnx")
 def main() -> None:
     """Job titles to vectors: sentence-transformers checkpoints in ONNX, without PyTorch."""
+    # A pipe on Windows has a code page, which cannot write most titles. What is UTF-8 already keeps its treatment of errors.
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
