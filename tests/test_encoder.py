@@ -435,9 +435,18 @@ def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
         ("openvino", r"has no int8 graph for provider 'openvino' \(it has one for cpu\)"),
     ],
 )
-def test_a_provider_that_cannot_run_it_is_an_error(provider: str, message: str, bundle: Path) -> None:
+def test_a_provider_that_cannot_run_it_is_an_error(
+    provider: str, message: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: True)
     with pytest.raises(JobonnxError, match=message):
         Encoder(bundle, provider=provider)
+
+
+def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: name == "cpu")
+    with pytest.raises(CannotRunHereError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"):
+        Encoder(bundle, provider="cuda", variant="int8")
 
 
 def test_a_provider_of_another_precision_never_stands_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

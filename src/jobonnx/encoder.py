@@ -13,7 +13,7 @@ import numpy as np
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
 from jobonnx.errors import CannotRunHereError, JobonnxError
 from jobonnx.planner import Integers, pad, plan, unique
-from jobonnx.session import PROVIDERS, Session, available_threads, is_available, open_session, side_by_side
+from jobonnx.session import PROVIDERS, Session, available, available_threads, is_available, open_session, side_by_side
 from jobonnx.tokenizer import Tokenizer
 from jobonnx.tuning import Tuning, find
 
@@ -233,8 +233,7 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
     """The provider to use, by name, and the graph for it."""
     names = _AUTO if provider == "auto" else (provider,)
     for name in names:
-        available = name in PROVIDERS and is_available(name)
-        if provider == "auto" and not available:
+        if provider == "auto" and not is_available(name):
             continue
         graph = bundle.graph(variant, PROVIDERS[name].target) if name in PROVIDERS else None
         if graph is not None:
@@ -246,6 +245,11 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
         raise JobonnxError(f"provider {provider!r} is unknown; it is auto or one of {', '.join(PROVIDERS)}")
     if variant == "fp16" and provider in ("auto", "cpu"):
         raise CannotRunHereError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
+    if provider != "auto" and not is_available(provider):  # before what the bundle lacks: that is mended first
+        raise CannotRunHereError(
+            f"provider {provider!r} is not in this onnxruntime (it has {', '.join(available())}); "
+            f"install it: {PROVIDERS[provider].install}"
+        )
     raise CannotRunHereError(
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
         "pick a variant that was exported for it, or another provider"
