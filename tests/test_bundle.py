@@ -14,7 +14,7 @@ import pytest
 
 import jobonnx.bundle as module
 from jobonnx import Bundle, JobonnxError
-from jobonnx.bundle import MANIFEST, describe_file, tokenizer_sha256
+from jobonnx.bundle import MANIFEST, describe_file, sealed, tokenizer_sha256
 
 GRAPH = "engine/fp32-cpu.onnx"
 
@@ -32,11 +32,11 @@ def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ALWAYS_HASHED", 0)
 
 
-def change_manifest(folder: Path, change: Callable[[Any], Any]) -> None:
+def change_manifest(folder: Path, change: Callable[[Any], Any], seal: bool = True) -> None:
     path = folder / MANIFEST
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(json.dumps(sealed(content) if seal else content), encoding="utf-8")
 
 
 def flip_a_byte(path: Path, keep_time: bool = False) -> None:
@@ -181,7 +181,11 @@ def test_a_user_without_a_home_does_not_stop_a_load(copy: Path, monkeypatch: pyt
     Bundle.open(copy)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\ufeff{}", b"\xff\xfe".decode("latin-1") * 3])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "\ufeff{}", b"\xff\xfe".decode("latin-1") * 3, "[" * 100_000, "9" * 5000],
+    ids=["empty", "cut", "byte-order mark", "not UTF-8", "deeply nested", "a long number"],
+)
 def test_a_manifest_that_is_not_json_is_one_sentence(content: str, copy: Path) -> None:
     (copy / MANIFEST).write_text(content, encoding="latin-1" if "\xff" in content else "utf-8")
     with pytest.raises(JobonnxError, match=r"manifest\.json is not valid JSON"):
@@ -216,6 +220,14 @@ def test_a_newer_format_asks_for_an_upgrade_whatever_else_it_says(copy: Path) ->
         lambda m: m.update(default_variant="fp64"),
         lambda m: m["model"].pop("pooling"),
         lambda m: m["model"].update(surprise=1),
+        lambda m: m.update(format=-1),
+        lambda m: m.update(format=True),
+        lambda m: m["model"].update(max_tokens="96"),
+        lambda m: m["model"].update(pad_id=-1),
+        lambda m: m["model"].update(normalize=1),
+        lambda m: m["model"].update(prompts={"query": 7}),
+        lambda m: m["model"].update(prompts=["query"]),
+        lambda m: m["model"].update(default_prompt_name="passage"),
     ],
     ids=[
         "a file above the folder",
@@ -230,13 +242,41 @@ def test_a_newer_format_asks_for_an_upgrade_whatever_else_it_says(copy: Path) ->
         "default variant without a graph",
         "model incomplete",
         "model with an unknown field",
+        "negative format",
+        "format is true",
+        "limit is a text",
+        "negative padding",
+        "normalize is a number",
+        "prompt is a number",
+        "prompts is a list",
+        "default prompt unknown",
     ],
 )
-def test_a_manifest_that_jobonnx_would_not_write_is_refused(change: Callable[[Any], Any], copy: Path) -> None:
+@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "without a seal"])
+def test_a_manifest_that_jobonnx_would_not_write_is_refused(change: Callable[[Any], Any], seal: bool, copy: Path) -> None:
     shutil.copyfile(__file__, copy.parent / "outside.txt")
-    change_manifest(copy, change)
+    change_manifest(copy, lambda m: (change(m), m.pop("sha256")), seal)
     with pytest.raises(JobonnxError, match="is not a manifest that jobonnx wrote"):
         Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pad_id": 0}, {"normalize": False}, {"max_tokens": 95}, {"prompts": {"query": "Frage: ", "document": ""}}, {"note": "é"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_manifest_altered_since_the_export_is_refused(change: dict[str, Any], copy: Path) -> None:
+    change_manifest(copy, lambda m: m["model"].update(change), seal=False)
+    with pytest.raises(JobonnxError, match=r"manifest\.json is not the manifest that was exported \(its sha256 differs\)"):
+        Bundle.open(copy)
+    change_manifest(copy, lambda m: None)
+    assert all(getattr(Bundle.open(copy).model, field) == value for field, value in change.items())
+
+
+def test_a_manifest_from_before_it_was_sealed_opens(copy: Path) -> None:
+    before = Bundle.open(copy)
+    change_manifest(copy, lambda m: m.pop("sha256"), seal=False)
+    assert Bundle.open(copy) == before
 
 
 def test_a_checkpoint_is_told_how_to_become_a_bundle(checkpoint: Path) -> None:
@@ -255,6 +295,13 @@ def test_what_is_not_a_folder_is_no_bundle(name: str, tmp_path: Path) -> None:
     with pytest.raises(JobonnxError, match="no such bundle folder") as caught:
         Bundle.open(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_what_is_not_from_the_hub_has_no_revision(bundle: Path) -> None:
+    with pytest.raises(JobonnxError, match=rf"{bundle} is a folder, which has no revision 'v1'; leave --revision away"):
+        Bundle.open(bundle, revision="v1")
+    with pytest.raises(JobonnxError, match=r"the small model comes with jobonnx and has no revision 'v1'; leave --revision away"):
+        Bundle.open(revision="v1")
 
 
 def test_variants_and_targets_map_to_graphs(bundle: Path) -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
 from jobonnx import Encoder
-from jobonnx.bundle import MANIFEST, describe_file
+from jobonnx.bundle import MANIFEST, describe_file, sealed
 from jobonnx.cli import main
 from jobonnx.titles import read_titles
 
@@ -56,7 +56,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def change_manifest(folder: Path, change: Any) -> None:
     content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     change(content)
-    (folder / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
 
 
 # Errors
@@ -153,6 +153,20 @@ def test_encode_reads_stdin(bundle: Path) -> None:
     assert [text for text, _ in encoded(done.stdout.decode())] == TITLES
     assert spawn("encode", "-m", bundle, stdin=LINES.removesuffix(b"\r\n")).stdout == done.stdout
     assert spawn("encode", "-m", bundle).stdout == b""
+
+
+def test_a_closed_stdin_is_one_line(bundle: Path) -> None:
+    done = spawn("encode", "-m", bundle, program=["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM])
+    assert done.returncode == 1
+    assert done.stderr == b"Error: stdin is closed; give titles as arguments, in a --file or on stdin\n"
+
+
+def test_output_is_utf8_whatever_the_code_page(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    (tmp_path / "corpus.txt").write_text("厨师\n", encoding="utf-8")
+    done = spawn("match", "厨师", "-m", bundle, "--corpus", tmp_path / "corpus.txt")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "厨师\n  1.000  厨师\n"
 
 
 @pytest.mark.parametrize("way", ["file", "stdin"])

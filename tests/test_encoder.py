@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from jobonnx import Encoder, JobonnxError
-from jobonnx.bundle import MANIFEST
+from jobonnx.bundle import MANIFEST, sealed
 from jobonnx.errors import CannotRunHereError
 from jobonnx.parity import TOLERANCES, Floats, measure, shortfalls
 from jobonnx.titles import read_titles
@@ -215,6 +215,22 @@ def test_impossible_dimensions_are_refused(wrong: int, bundle: Path, exact: Enco
         Encoder(bundle, truncate_dim=wrong)
 
 
+@pytest.mark.parametrize("wrong", [129, 2.5])
+def test_an_impossible_dimension_runs_nothing(wrong: Any, exact: Encoder, batches: list[tuple[int, int]]) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"truncate_dim={wrong} "):
+        exact.encode("Koch", truncate_dim=wrong)
+    assert batches == []
+
+
+def test_arrays_may_be_asked_for_and_tensors_may_not(exact: Encoder) -> None:
+    vector = exact.encode("Koch", convert_to_numpy=True, convert_to_tensor=False)
+    np.testing.assert_array_equal(vector, exact.encode("Koch"))
+    for asked in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        (name,) = asked
+        with pytest.raises(ValueError, match=rf"{name}={asked[name]} asks for torch tensors; .* torch.from_numpy"):
+            exact.encode("Koch", **asked)
+
+
 @pytest.fixture(scope="module")
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, SentenceTransformer]:
     """A model in the way of multilingual-e5 before its last module: mean pooling, a default prompt, no normalisation."""
@@ -346,6 +362,21 @@ def test_token_ids_to_vectors_for_callers_with_their_own_schedule(exact: Encoder
     assert short.shape == (3, exact.bundle.model.dimension)
 
 
+def test_no_rows_give_an_empty_matrix(exact: Encoder, batches: list[tuple[int, int]]) -> None:
+    empty = exact.encode_batch([])
+    assert (empty.shape, empty.dtype, batches) == ((0, 128), np.float32, [])
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_token_ids_that_the_model_does_not_have_are_named(wrong: int, encoder: Encoder) -> None:
+    rows = [[0, 9, 2], [0, 9, wrong, 2]]
+    for call in (encoder.encode_batch, encoder.encode_tokens):
+        with pytest.raises(ValueError, match=rf"row \d holds token id {wrong}, which the model does not have"):
+            call(rows)
+    with pytest.raises(ValueError, match="row 1 holds"):
+        encoder.encode_batch(rows)
+
+
 def test_eight_threads_at_once_get_the_vectors_of_one(encoder: Encoder) -> None:
     parts = [read_titles()[i : i + 20] for i in range(0, 160, 20)]
     alone = [encoder.encode(part) for part in parts]
@@ -369,6 +400,12 @@ def test_the_default_variant_is_the_bundles_and_the_same_everywhere(bundle: Path
 
 def test_threads_are_passed_on(bundle: Path) -> None:
     assert Encoder(bundle, threads=1).session.threads == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, 0, 2.5, "2", True])
+def test_threads_that_are_no_number_of_threads_are_refused(wrong: Any, bundle: Path) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"threads={wrong!r} "):
+        Encoder(bundle, threads=wrong)
 
 
 @pytest.mark.parametrize("provider", ["cpu", "auto"])
@@ -398,9 +435,18 @@ def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
         ("openvino", r"has no int8 graph for provider 'openvino' \(it has one for cpu\)"),
     ],
 )
-def test_a_provider_that_cannot_run_it_is_an_error(provider: str, message: str, bundle: Path) -> None:
+def test_a_provider_that_cannot_run_it_is_an_error(
+    provider: str, message: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: True)
     with pytest.raises(JobonnxError, match=message):
         Encoder(bundle, provider=provider)
+
+
+def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: name == "cpu")
+    with pytest.raises(CannotRunHereError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"):
+        Encoder(bundle, provider="cuda", variant="int8")
 
 
 def test_a_provider_of_another_precision_never_stands_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,6 +473,6 @@ def test_degraded_graphs_say_so(bundle: Path, tmp_path: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
     for graph in content["graphs"]:
         graph["degraded"] = graph["variant"] == "int8"
-    (copy / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    (copy / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
     assert Encoder(copy, variant="int8").graph.degraded
     assert not Encoder(copy, variant="fp32").graph.degraded

@@ -23,6 +23,10 @@ def test_equal_vectors_are_perfect() -> None:
     assert all(shortfalls(variant, parity) == [] for variant in TOLERANCES)
 
 
+def test_a_variant_without_a_tolerance_passes_nothing() -> None:
+    assert shortfalls("int4", measure(cone(), cone())) == ["no tolerance is known for variant 'int4'"]
+
+
 def test_figures_are_those_of_a_worked_example() -> None:
     reference = np.array([[1, 0], [0, 1], [-1, 0]], dtype=np.float32)
     vectors = np.array([[0, 1], [0, 1], [-1, 0]], dtype=np.float32)

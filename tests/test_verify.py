@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from jobonnx import Bundle, JobonnxError
-from jobonnx.bundle import MANIFEST, REFERENCE_TEXTS, REFERENCE_VECTORS, describe_file
+from jobonnx.bundle import MANIFEST, REFERENCE_TEXTS, REFERENCE_VECTORS, describe_file, sealed
 from jobonnx.verify import measure_graph, verify
 
 
@@ -38,7 +38,7 @@ def accept(folder: Path, name: str) -> None:
     """Make the manifest say that an altered file is the right one."""
     content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     content["files"][name] = describe_file(folder / name)
-    (folder / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
 
 
 def test_every_graph_of_an_export_passes_and_measures_what_it_did_then(bundle: Path) -> None:

@@ -115,25 +115,25 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
         if pooling not in (None, pooling_found):
             raise JobonnxError(f"{folder}: its pooling is {pooling_found!r}, not {pooling!r}; leave --pooling away")
         pooling = pooling_found
-        settings = _read_json(folder / "config_sentence_transformers.json", required=False)
+        prompts, default_prompt = _read_prompts(folder / "config_sentence_transformers.json")
     else:
         # sentence-transformers reads such a folder as mean pooling without normalisation; so do we, and the manifest says so.
-        transformer, pooling, normalize, limit, settings = folder, pooling or "mean", False, None, {}
+        transformer, pooling, normalize, limit = folder, pooling or "mean", False, None
+        prompts, default_prompt = {}, None
     architecture = _read_architecture(transformer / "config.json")
     if not (transformer / "tokenizer.json").is_file():
         raise JobonnxError(f"{transformer}: tokenizer.json is missing; save the fast tokenizer there with save_pretrained")
     if limit is None:
-        limit = _read_json(transformer / "tokenizer_config.json", required=False).get("model_max_length") or architecture.longest
-        limit = min(int(limit), architecture.longest)
+        path = transformer / "tokenizer_config.json"
+        options = _read_json(path, required=False)
+        limit = architecture.longest
+        if options.get("model_max_length"):  # a huge number in most: no limit of its own
+            limit = min(_whole(path, options, "model_max_length"), limit)
     if not isinstance(limit, int) or not 3 <= limit <= architecture.longest:
         raise JobonnxError(
             f"{folder}: max_seq_length {limit} does not fit the {architecture.longest} usable positions; "
             "mend sentence_bert_config.json"
         )
-    prompts = settings.get("prompts") or {}
-    default_prompt = settings.get("default_prompt_name")
-    if default_prompt is not None and default_prompt not in prompts:
-        raise JobonnxError(f"{folder}: default_prompt_name {default_prompt!r} is not among its prompts {sorted(prompts)}")
     return Checkpoint(
         folder=folder,
         transformer=transformer,
@@ -141,7 +141,7 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
         pooling=pooling,
         normalize=normalize,
         max_tokens=limit,
-        prompts=dict(prompts),
+        prompts=prompts,
         default_prompt_name=default_prompt,
         tensor=_tensor_reader(transformer, architecture),
     )
@@ -154,11 +154,41 @@ def _read_json(path: Path, required: bool = True, kind: type = dict) -> Any:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, a number of 5,000 digits; 100,000 brackets
         raise JobonnxError(f"{path} is not valid JSON ({error}); download it again") from None
     if not isinstance(content, kind):
         raise JobonnxError(f"{path} is not what it should be, a JSON {'object' if kind is dict else 'array'}; download it again")
     return content
+
+
+def _whole(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int:
+    """A setting that has to be a whole number; 12.0 counts as one, true does not."""
+    value = config.get(key)
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    if not whole or value < least:
+        raise JobonnxError(
+            f"{path}: {key!r} is missing or not a number of at least {least} ({_short(value)}); download the checkpoint again"
+        )
+    return int(value)
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+def _read_prompts(path: Path) -> tuple[dict[str, str], str | None]:
+    """config_sentence_transformers.json -> (prompts, name of the default one)."""
+    settings = _read_json(path, required=False)
+    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise JobonnxError(f"{path}: prompts {_short(prompts)} are not texts under names; mend them or take them out")
+    if default is not None and not (isinstance(default, str) and default in prompts):
+        raise JobonnxError(
+            f"{path}: default_prompt_name {_short(default)} is not among its prompts {sorted(prompts)}; mend it or take it out"
+        )
+    return prompts, default
 
 
 def _read_modules(folder: Path) -> tuple[Path, str, bool, int | None]:
@@ -188,7 +218,7 @@ def _read_pooling(path: Path) -> str:
     config = _read_json(path)
     if "pooling_mode" in config:  # newer sentence-transformers write one name in place of flags
         modes = config["pooling_mode"]
-        active = [modes] if isinstance(modes, str) else list(modes)
+        active = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
         names = {"cls": "cls", "mean": "mean"}
     else:
         active = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
@@ -214,20 +244,20 @@ def _read_architecture(path: Path) -> Architecture:
             raise JobonnxError(
                 f"{path}: {key} {config.get(key)!r} is not supported; jobonnx runs XLM-RoBERTa encoders ({allowed[0]!r})"
             )
-    try:
-        architecture = Architecture(
-            layers=int(config["num_hidden_layers"]),
-            hidden=int(config["hidden_size"]),
-            heads=int(config["num_attention_heads"]),
-            intermediate=int(config["intermediate_size"]),
-            vocabulary=int(config["vocab_size"]),
-            positions=int(config["max_position_embeddings"]),
-            pad_id=int(config["pad_token_id"]),
-            epsilon=float(config["layer_norm_eps"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise JobonnxError(f"{path}: {error} is missing or not a number; download the checkpoint again") from None
-    if architecture.heads < 1 or architecture.hidden % architecture.heads:
+    epsilon = config.get("layer_norm_eps")
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:  # NaN is not either
+        raise JobonnxError(f"{path}: layer_norm_eps {_short(epsilon)} is not a small number such as 1e-05; mend it")
+    architecture = Architecture(
+        layers=_whole(path, config, "num_hidden_layers"),
+        hidden=_whole(path, config, "hidden_size"),
+        heads=_whole(path, config, "num_attention_heads"),
+        intermediate=_whole(path, config, "intermediate_size"),
+        vocabulary=_whole(path, config, "vocab_size"),
+        positions=_whole(path, config, "max_position_embeddings"),
+        pad_id=_whole(path, config, "pad_token_id", least=0),
+        epsilon=float(epsilon),
+    )
+    if architecture.hidden % architecture.heads:
         raise JobonnxError(
             f"{path}: hidden_size {architecture.hidden} does not divide into {architecture.heads} num_attention_heads; "
             "download the checkpoint again"
@@ -257,6 +287,8 @@ def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[s
     index = folder / "model.safetensors.index.json"
     if not files[0].is_file():
         names = _read_json(index, required=False).get("weight_map", {})
+        if not isinstance(names, dict):
+            raise JobonnxError(f"{index}: weight_map is not a JSON object; download it again")
         files = sorted({folder / str(name) for name in names.values()})
     if files:
         shapes: dict[str, tuple[int, ...]] = {}
@@ -269,7 +301,7 @@ def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[s
                     owner[name] = handle
             except (SafetensorError, OSError) as error:
                 raise JobonnxError(f"{file} is broken or cut short ({error}); download it again") from None
-        return shapes, lambda name: owner[name].get_tensor(name).float().numpy()
+        return shapes, lambda name: _float32(owner[name].get_tensor(name), folder, name)
     path = folder / "pytorch_model.bin"
     if not path.is_file():
         raise JobonnxError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there; download the checkpoint again")
@@ -280,4 +312,15 @@ def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[s
     except Exception as error:  # torch raises its own zoo: UnpicklingError, RuntimeError, EOFError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobonnxError(f"{path} cannot be loaded as plain weights ({reason}); convert it to safetensors") from None
-    return shapes, lambda name: state[name].float().numpy()
+    return shapes, lambda name: _float32(state[name], path, name)
+
+
+def _float32(tensor: Any, where: Path, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A tensor's values, of whatever real type; a parameter's without its gradient."""
+    if str(tensor.layout) != "torch.strided" or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+        raise JobonnxError(
+            f"{where}: tensor {name} is sparse, complex, quantized or without values ({tensor.dtype}, {tensor.layout}); "
+            "save it as plain float32"
+        )
+    values: np.ndarray[Any, np.dtype[np.float32]] = tensor.detach().float().numpy()
+    return values

@@ -89,12 +89,14 @@ def export(
 
     Raises:
         JobonnxError: nothing usable came out; `output` does not exist then.
+        ModuleNotFoundError: a package of the extra "export" is not installed.
     """
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
         raise JobonnxError(f"variant {', '.join(unknown) or 'list is empty'}: pick from {', '.join(VARIANTS)}")
     if output.exists():
         raise JobonnxError(f"{output} exists already; remove it or name another folder")
+    tools = _tools()  # before the work: what is not installed is known at once
     report("finding the checkpoint")
     found = locate(source, revision)
     checkpoint = open_checkpoint(found.folder, pooling)
@@ -170,14 +172,20 @@ def export(
                 path.relative_to(folder).as_posix(): describe_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
             },
             rejected=tuple(rejected),
-            tools={
-                "python": platform.python_version(),
-                **{tool: version(tool) for tool in _TOOLS},
-                "onnxruntime": import_onnxruntime().__version__,
-            },
+            tools=tools,
         )
         write_manifest(bundle)
     return Bundle.open(output)
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what exports, for the manifest; safetensors has no part in the values, yet is asked for with the others."""
+    version("safetensors")
+    return {
+        "python": platform.python_version(),
+        **{tool: version(tool) for tool in _TOOLS},
+        "onnxruntime": import_onnxruntime().__version__,
+    }
 
 
 @contextmanager

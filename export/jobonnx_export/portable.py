@@ -6,11 +6,16 @@ Run as a program, so that the gigabytes that tracing takes go back to the system
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from jobonnx.errors import JobonnxError
+
+_MISSING = re.compile(
+    r"(?:ModuleNotFoundError: No module named|PackageNotFoundError: No package metadata was found for) '?([\w.-]+)"
+)
 
 
 def export_portable(transformer: Path, folder: Path) -> None:
@@ -18,6 +23,7 @@ def export_portable(transformer: Path, folder: Path) -> None:
 
     Raises:
         JobonnxError: optimum failed; its last line says why.
+        ModuleNotFoundError: optimum, or what it needs, is not installed.
     """
     done = subprocess.run(  # -P: nothing in the current folder is imported
         [sys.executable, "-P", "-m", "jobonnx_export.portable", str(transformer), str(folder)],
@@ -27,6 +33,8 @@ def export_portable(transformer: Path, folder: Path) -> None:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        if missing := _MISSING.search(last):
+            raise ModuleNotFoundError(last, name=missing[1])
         raise JobonnxError(f"{transformer}: optimum could not export it ({last[:300]})")
 
 

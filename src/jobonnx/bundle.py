@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 REFERENCE_TEXTS = "reference.json"  # texts of the parity set ...
 REFERENCE_VECTORS = "reference.npy"  # ... and their vectors, float32 [texts, dimension], from PyTorch
+_SEAL = "sha256"  # the manifest's key for the hash of its other keys; bundles from before it lack the key, and load
 _ALWAYS_HASHED = 1 << 20  # bytes; larger files are hashed on first load, then known by size, mtime and inode
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _BUNDLED = Path(__file__).parent / "data" / "small"
@@ -73,12 +74,14 @@ class Bundle:
 
         Args:
             source: folder or Hub id.
-            revision: Hub branch, tag or commit.
+            revision: Hub branch, tag or commit; a folder has none.
             verify: hash large files too, whatever is known of them.
 
         Raises:
             JobonnxError: no bundle there, a file is missing or altered, or the format is newer than this version reads.
         """
+        if source is None and revision is not None:
+            raise JobonnxError(f"the small model comes with jobonnx and has no revision {revision!r}; leave --revision away")
         folder = _BUNDLED if source is None else _locate(source, revision)
         bundle = _parse(folder)
         _check_files(bundle, verify)
@@ -120,7 +123,7 @@ class Bundle:
 
 def write_manifest(bundle: Bundle) -> None:
     """Write the manifest into the bundle's folder, flushed to disk: from then on the folder is a bundle."""
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "model": asdict(bundle.model),
         "default_variant": bundle.default_variant,
@@ -130,9 +133,16 @@ def write_manifest(bundle: Bundle) -> None:
         "files": bundle.files,
     }
     with open(bundle.folder / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
+        json.dump(sealed(content), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's content with the sha256 of all the rest of it, by which a later change of any value is noticed."""
+    rest = {key: value for key, value in content.items() if key != _SEAL}
+    canonical = json.dumps(rest, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return {**rest, _SEAL: hashlib.sha256(canonical).hexdigest()}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -151,6 +161,8 @@ def tokenizer_sha256(path: Path) -> str:
 def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
     folder = Path(source)
     if folder.is_dir():
+        if revision is not None:
+            raise JobonnxError(f"{source} is a folder, which has no revision {revision!r}; leave --revision away")
         return folder
     if isinstance(source, str) and _HUB_ID.fullmatch(source) and not folder.exists():
         from jobonnx.hub import download_bundle
@@ -162,7 +174,7 @@ def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, a number of 5,000 digits; 100,000 brackets
         raise JobonnxError(f"{path} is not valid JSON ({error}); export or download the bundle again") from None
 
 
@@ -174,8 +186,13 @@ def _parse(folder: Path) -> Bundle:
         raise JobonnxError(f"{folder}: {MANIFEST} is missing, so this is no bundle; make one: jobonnx export CHECKPOINT -o BUNDLE")
     content = _read_json(path)
     try:
-        if content["format"] > FORMAT:
-            raise JobonnxError(f"{path}: format {content['format']} is newer than this jobonnx reads ({FORMAT}); upgrade jobonnx")
+        version = content["format"]
+        if type(version) is not int or version < 1:  # True is an int too
+            raise TypeError
+        if version > FORMAT:
+            raise JobonnxError(f"{path}: format {version} is newer than this jobonnx reads ({FORMAT}); upgrade jobonnx")
+        if _SEAL in content and content != sealed(content):
+            raise JobonnxError(f"{path} is not the manifest that was exported (its sha256 differs); export or download it again")
         bundle = Bundle(
             folder=folder,
             model=Model(**content["model"]),
@@ -190,12 +207,28 @@ def _parse(folder: Path) -> Bundle:
             isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in bundle.files.values()
         )
         sane = sane and all(_stays_below(name) for name in bundle.files)
-        sane = sane and bundle.default_variant in bundle.variants
-    except (KeyError, TypeError, AttributeError):
+        sane = sane and bundle.default_variant in bundle.variants and _plausible(bundle.model)
+    except (KeyError, TypeError, AttributeError, RecursionError):
         sane = False
     if not sane:
         raise JobonnxError(f"{path} is not a manifest that jobonnx wrote; export or download the bundle again")
     return bundle
+
+
+def _plausible(m: Model) -> bool:
+    """Whether every field has its type: all that guards a manifest without a hash of itself."""
+    texts = (m.source, m.pooling, m.tensors_sha256, m.tokenizer_sha256)
+    optional = (m.revision, m.default_prompt_name, m.note)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in optional)
+        and all(type(number) is int and 0 <= number < 1 << 31 for number in (m.dimension, m.max_tokens, m.pad_id))
+        and min(m.dimension, m.max_tokens) > 0
+        and m.pooling in ("cls", "mean")
+        and isinstance(m.normalize, bool)
+        and all(isinstance(prompt, str) for prompt in m.prompts.values())
+        and m.default_prompt_name in (None, *m.prompts)
+    )
 
 
 def _stays_below(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -55,6 +57,9 @@ def _one_line() -> Iterator[None]:
 @click.version_option(package_name="jobonnx")
 def main() -> None:
     """Job titles to vectors: sentence-transformers checkpoints in ONNX, without PyTorch."""
+    # A pipe on Windows has a code page, which cannot write most titles. What is UTF-8 already keeps its treatment of errors.
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -84,20 +89,21 @@ def export(
     try:
         from jobonnx_export.export import VARIANTS
         from jobonnx_export.export import export as run
-    except ModuleNotFoundError as error:
+
+        with _steps() as report:
+            bundle = run(
+                source,
+                output,
+                tuple(dict.fromkeys(variants)) or VARIANTS,
+                revision=revision,
+                pooling=pooling,
+                allow_degraded=allow_degraded,
+                report=report,
+            )
+    except ModuleNotFoundError as error:  # at any step: most are imported where they are used
         raise JobonnxError(
             f'exporting needs {error.name}; run: pip install "jobonnx[cpu,export]" (any build of torch will do)'
         ) from None
-    with _steps() as report:
-        bundle = run(
-            source,
-            output,
-            tuple(dict.fromkeys(variants)) or VARIANTS,
-            revision=revision,
-            pooling=pooling,
-            allow_degraded=allow_degraded,
-            report=report,
-        )
     if as_json:
         click.echo((output / "manifest.json").read_text(encoding="utf-8"))
     else:
@@ -283,7 +289,11 @@ def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
         raise click.UsageError("give titles as arguments or in a --file, not both")
     if texts:
         return [without_lone_surrogates(text) for text in texts]  # what was not UTF-8, so that it can be printed
-    return _read_file(path) if path is not None else _lines(sys.stdin.buffer.read(), "stdin")
+    if path is not None:
+        return _read_file(path)
+    if sys.stdin is None:  # encode <&-
+        raise JobonnxError("stdin is closed; give titles as arguments, in a --file or on stdin")
+    return _lines(sys.stdin.buffer.read(), "stdin")
 
 
 def _read_file(path: Path) -> list[str]:

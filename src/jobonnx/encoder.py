@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
 from jobonnx.errors import CannotRunHereError, JobonnxError
-from jobonnx.planner import pad, plan, unique
-from jobonnx.session import PROVIDERS, Session, available_threads, is_available, open_session, side_by_side
+from jobonnx.planner import Integers, pad, plan, unique
+from jobonnx.session import PROVIDERS, Session, available, available_threads, is_available, open_session, side_by_side
 from jobonnx.tokenizer import Tokenizer
 from jobonnx.tuning import Tuning, find
 
@@ -54,6 +55,8 @@ class Encoder:
         Raises:
             JobonnxError: the bundle is missing, altered or too new; it has no such variant; or the provider is not to be had.
         """
+        if threads is not None and _whole("threads", threads) < 1:
+            raise ValueError(f"threads={threads} has to be at least 1; leave it out for as many as quota and cores allow")
         self.bundle = Bundle.open(bundle, revision=revision, verify=verify)
         self.variant = variant or self.bundle.default_variant
         if self.variant not in self.bundle.variants:
@@ -104,6 +107,7 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         token_budget: int | None = None,
     ) -> Floats:
         """Encode titles, as `SentenceTransformer.encode` does.
@@ -119,6 +123,7 @@ class Encoder:
             normalize_embeddings: unit length, for a model that does not give it anyway.
             truncate_dim: as the constructor's, for this call.
             convert_to_numpy: True; here for calls written for sentence-transformers. There are no torch tensors to be had.
+            convert_to_tensor: False; as above.
             token_budget: most tokens in a batch, padding included; None for the one tuned here, or 2,048.
 
         Returns:
@@ -130,10 +135,12 @@ class Encoder:
         """
         single = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        if not convert_to_numpy:
-            raise ValueError("convert_to_numpy=False asks for torch tensors; take the array and use torch.from_numpy")
+        if convert_to_tensor or not convert_to_numpy:
+            asked = "convert_to_tensor=True" if convert_to_tensor else "convert_to_numpy=False"
+            raise ValueError(f"{asked} asks for torch tensors; take the array and use torch.from_numpy")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} has to be at least 1")
+        dimension = _checked_dimension(truncate_dim, self.bundle.model.dimension) or self.truncate_dim
         before = self._prompt(prompt_name, prompt)
         for i, text in enumerate(texts):
             if not isinstance(text, str):
@@ -142,7 +149,6 @@ class Encoder:
         vectors = self.encode_tokens(
             self.tokenizer.encode(distinct), batch_size=batch_size, show_progress_bar=show_progress_bar, token_budget=token_budget
         )
-        dimension = _checked_dimension(truncate_dim, self.bundle.model.dimension) or self.truncate_dim
         normalize = normalize_embeddings and not self.bundle.model.normalize
         if dimension is not None:
             vectors = vectors[:, :dimension]
@@ -178,7 +184,7 @@ class Encoder:
         """Run one batch of token ids exactly as it is given: one call of the session, float32 [rows, model dimension].
 
         Raises:
-            ValueError: a row is empty or longer than the model takes.
+            ValueError: a row is empty, longer than the model takes, or holds an id that the model does not have.
         """
         return self._run(self.session, rows)
 
@@ -186,7 +192,18 @@ class Encoder:
         for i, row in enumerate(rows):
             if not 0 < len(row) <= self.max_seq_length:
                 raise ValueError(f"row {i} has {len(row)} token ids; it has to be 1 to {self.max_seq_length}")
-        return session.run(*pad(rows, self.bundle.model.pad_id))
+        if len(rows) == 0:
+            return np.empty((0, self.bundle.model.dimension), dtype=np.float32)
+        ids, mask = pad(rows, self.bundle.model.pad_id)
+        # The graph would count a negative id from the table's end.
+        if ids.min() < 0:
+            raise _unknown_id(ids, ids.argmin())
+        try:
+            return session.run(ids, mask)
+        except Exception as error:  # onnxruntime's own exception types are not public
+            if "out of data bounds" not in str(error):
+                raise
+            raise _unknown_id(ids, ids.argmax()) from None
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """Cosine similarity of every vector of `a` with every one of `b`: float32 [len(a), len(b)]."""
@@ -216,8 +233,7 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
     """The provider to use, by name, and the graph for it."""
     names = _AUTO if provider == "auto" else (provider,)
     for name in names:
-        available = name in PROVIDERS and is_available(name)
-        if provider == "auto" and not available:
+        if provider == "auto" and not is_available(name):
             continue
         graph = bundle.graph(variant, PROVIDERS[name].target) if name in PROVIDERS else None
         if graph is not None:
@@ -229,14 +245,30 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
         raise JobonnxError(f"provider {provider!r} is unknown; it is auto or one of {', '.join(PROVIDERS)}")
     if variant == "fp16" and provider in ("auto", "cpu"):
         raise CannotRunHereError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
+    if provider != "auto" and not is_available(provider):  # before what the bundle lacks: that is mended first
+        raise CannotRunHereError(
+            f"provider {provider!r} is not in this onnxruntime (it has {', '.join(available())}); "
+            f"install it: {PROVIDERS[provider].install}"
+        )
     raise CannotRunHereError(
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
         "pick a variant that was exported for it, or another provider"
     )
 
 
+def _unknown_id(ids: Integers, place: np.intp) -> ValueError:
+    row, column = np.unravel_index(place, ids.shape)
+    return ValueError(f"row {row} holds token id {ids[row, column]}, which the model does not have; take ids from its tokenize")
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r} is {type(value).__name__}, not int")
+    return value
+
+
 def _checked_dimension(wanted: int | None, full: int) -> int | None:
-    if wanted is not None and not 1 <= wanted <= full:
+    if wanted is not None and not 1 <= _whole("truncate_dim", wanted) <= full:
         raise ValueError(f"truncate_dim={wanted} has to be between 1 and {full}")
     return wanted
 

@@ -59,7 +59,9 @@ def measure(reference: Floats, vectors: Floats) -> Parity:
 
 
 def shortfalls(variant: str, parity: Parity) -> list[str]:
-    """What of a variant's tolerances was missed, a phrase each; empty if it passes. NaN never passes."""
+    """What of a variant's tolerances was missed, a phrase each; empty if it passes. NaN never passes, nor a variant without any."""
+    if variant not in TOLERANCES:
+        return [f"no tolerance is known for variant {variant!r}"]
     missed = []
     for field, bound in TOLERANCES[variant].items():
         value = getattr(parity, field)

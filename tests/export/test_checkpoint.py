@@ -112,6 +112,19 @@ def test_limit_without_max_seq_length_is_the_tokenizers_within_the_positions(cop
         ("config.json", {"num_hidden_layers": "three"}, "three"),
         ("config.json", {"num_attention_heads": 5}, "hidden_size 128 does not divide into 5 num_attention_heads"),
         ("config_sentence_transformers.json", {"default_prompt_name": "passage"}, "default_prompt_name 'passage'"),
+        ("config_sentence_transformers.json", {"default_prompt_name": ["query"]}, "default_prompt_name ['query']"),
+        ("config_sentence_transformers.json", {"prompts": ["query"]}, "prompts ['query'] are not texts under names"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 7}}, "prompts {'query': 7} are not texts under names"),
+        ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling 3 is not supported"),
+        ("1_Pooling/config.json", {"pooling_mode": [["cls"]]}, "pooling ['cls'] is not supported"),
+        ("config.json", {"hidden_size": float("inf")}, "'hidden_size' is missing or not a number of at least 1 (inf)"),
+        ("config.json", {"hidden_size": True}, "'hidden_size' is missing or not a number of at least 1 (True)"),
+        ("config.json", {"num_hidden_layers": 0}, "'num_hidden_layers' is missing or not a number of at least 1 (0)"),
+        ("config.json", {"num_hidden_layers": -3}, "'num_hidden_layers' is missing or not a number of at least 1 (-3)"),
+        ("config.json", {"pad_token_id": -1}, "'pad_token_id' is missing or not a number of at least 0 (-1)"),
+        ("config.json", {"layer_norm_eps": float("nan")}, "layer_norm_eps nan"),
+        ("config.json", {"layer_norm_eps": -1.0}, "layer_norm_eps -1.0"),
+        ("config.json", {"layer_norm_eps": "small"}, "layer_norm_eps 'small'"),
     ],
 )
 def test_setting_that_cannot_be_honoured_is_refused_by_name(copy: Path, name: str, changes: dict[str, Any], said: str) -> None:
@@ -119,6 +132,13 @@ def test_setting_that_cannot_be_honoured_is_refused_by_name(copy: Path, name: st
     sentence = refusal(copy)
     assert said in sentence
     assert name.split("/")[0] in sentence or str(copy) in sentence
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), [96], "many", -5])
+def test_limit_of_the_tokenizer_that_is_no_number(copy: Path, wrong: Any) -> None:
+    edit(copy / "sentence_bert_config.json", max_seq_length=None)
+    edit(copy / "tokenizer_config.json", model_max_length=wrong)
+    assert f"tokenizer_config.json: 'model_max_length' is missing or not a number of at least 1 ({wrong!r})" in refusal(copy)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +184,11 @@ JSON_FILES = (
 
 
 @pytest.mark.parametrize("name", JSON_FILES)
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"3"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"a": ', b"\xff\xfe", b"3", b"[" * 100_000, b"9" * 5000],
+    ids=["empty", "cut", "not UTF-8", "a number", "deeply nested", "a long number"],
+)
 def test_broken_json(copy: Path, name: str, content: bytes) -> None:
     (copy / name).write_bytes(content)
     assert f"{copy / name} is not" in refusal(copy)
@@ -256,6 +280,18 @@ def test_bin_file_that_is_no_state_dict(copy: Path, content: Any) -> None:
     assert "pytorch_model.bin cannot be loaded as plain weights" in refusal(copy)
 
 
+def test_bin_file_of_parameters(checkpoint: Path, copy: Path, tensors: Tensors) -> None:
+    save_bin(copy, {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()})
+    assert open_checkpoint(copy).tensors_sha256() == open_checkpoint(checkpoint).tensors_sha256()
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.to_sparse, lambda t: t.to(torch.complex64)], ids=["sparse", "complex"])
+def test_tensor_that_is_not_plain(copy: Path, tensors: Tensors, kind: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    save_bin(copy, tensors | {WORDS: kind(tensors[WORDS])})
+    with pytest.raises(JobonnxError, match=f"pytorch_model.bin: tensor {WORDS} is sparse, complex, quantized or without values"):
+        open_checkpoint(copy).tensors_sha256()
+
+
 def test_truncated_bin_file(copy: Path, tensors: Tensors) -> None:
     save_bin(copy, tensors)
     path = copy / "pytorch_model.bin"
@@ -308,6 +344,13 @@ def test_missing_shard(copy: Path, tensors: Tensors) -> None:
     save_sharded(copy, tensors)
     (copy / "model-00002-of-00002.safetensors").unlink()
     assert "model-00002-of-00002.safetensors" in refusal(copy)
+
+
+@pytest.mark.parametrize("weight_map", ["null", "[]", "7"])
+def test_weight_map_that_is_no_object(copy: Path, weight_map: str) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "model.safetensors.index.json").write_text(f'{{"weight_map": {weight_map}}}')
+    assert "model.safetensors.index.json: weight_map is not a JSON object" in refusal(copy)
 
 
 def test_single_file_comes_before_shards_as_in_transformers(copy: Path, tensors: Tensors) -> None:

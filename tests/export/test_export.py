@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,35 @@ def test_output_that_exists_is_left_alone(checkpoint: Path, place: Path) -> None
     with pytest.raises(JobonnxError, match="exists already"):
         export(str(checkpoint), place / "out", ["fp16"])
     assert [path.name for path in place.rglob("*")] == ["out"]
+
+
+@pytest.mark.parametrize("module", ["torch", "safetensors", "huggingface_hub"])
+def test_module_that_is_not_installed_is_one_line(
+    checkpoint: Path, place: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    source = "somebody/checkpoint" if module == "huggingface_hub" else str(checkpoint)
+    done = CliRunner().invoke(main, ["export", source, "-o", str(place / "out"), "--variant", "fp16"])
+    assert done.exit_code == 1
+    assert done.stderr == f'Error: exporting needs {module}; run: pip install "jobonnx[cpu,export]" (any build of torch will do)\n'
+    assert empty(place)
+
+
+@pytest.mark.parametrize("package", ["transformers", "optimum-onnx", "safetensors"])
+def test_package_without_metadata_is_one_line_before_the_work(
+    checkpoint: Path, place: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == package:
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("jobonnx_export.export.version", version)
+    monkeypatch.setattr("jobonnx_export.export.locate", lambda source, revision: pytest.fail("the work began"))
+    done = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(place / "out")])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: exporting needs {package}; run: pip install")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("variants", [["int4"], ["fp32", "int4"], []])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_sentence_transformers_loads_the_bundle_unchanged(checkpoint: Path, bund
     query = theirs.encode(TEXTS, prompt_name="query")
     np.testing.assert_allclose(query, expected.encode(TEXTS, prompt_name="query"), atol=1e-5, rtol=0)
     assert np.abs(query - theirs.encode(TEXTS)).max() > 1e-3, "the prompt does nothing: this test proves nothing"
+
+
+def test_a_module_that_optimums_process_misses_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "optimum").mkdir()
+    (tmp_path / "optimum" / "__init__.py").touch()  # an optimum without exporters, before the real one
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with pytest.raises(ModuleNotFoundError) as caught:
+        export_portable(checkpoint, tmp_path)
+    assert caught.value.name == "optimum.exporters"
 
 
 def test_mean_pooling_without_normalize(mean_checkpoint: Path, mean_bundle: Path) -> None:
