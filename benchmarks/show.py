@@ -182,16 +182,16 @@ def plot(report: Report, path: Path) -> bool:
     figure.suptitle(_heading(report), fontsize=9)
     _bars(bulk, found, lambda s: s.titles_per_second, "titles/s in bulk, distinct titles (more is better)", "{:.0f}", True)
     _bars(one, found, lambda s: 1000 * s.one.p50, "one title, p50, ms (less is better)", "{:.1f}", False)
-    for place, (cell, s) in enumerate(found):
+    for cell, s in found:
         if cell.parity:
             loss = max(1 - cell.parity["mean_centred"], 1e-7)
             accuracy.plot(s.titles_per_second, loss, "o", color=_colour(cell))
             accuracy.annotate(
-                cell.name, (s.titles_per_second, loss), textcoords="offset points", xytext=(4, 4 + 7 * (place % 3)), fontsize=7
+                cell.name, (s.titles_per_second, loss), textcoords="offset points", xytext=(2, 5), fontsize=7, rotation=40
             )
     accuracy.set_yscale("log")
     accuracy.invert_yaxis()
-    accuracy.margins(x=0.35, y=0.15)
+    accuracy.margins(x=0.35, y=0.35)
     accuracy.set_xlim(left=0)
     accuracy.set_xlabel("titles/s in bulk")
     accuracy.set_ylabel("1 - mean centred cosine to torch fp32")

@@ -78,7 +78,7 @@ def _best(use: str, metric: Metric, noun: str, cells: list[Cell], report: Report
         why = f"as good as {_named(first)} ({_number(figures[first.name])} {metric.unit}) within the noise, and more exact"
     else:
         against = figures[others[0].name]
-        comparison = f"{value / against:.2g} times" if metric.more_is_better else f"{value / against:.0%} of"
+        comparison = f"{value / against:.3g} times" if metric.more_is_better else f"{value / against:.0%} of"
         why = f"{comparison} {noun} of {_named(others[0])}, the next best ({_number(against)} {metric.unit})"
     why = f"{why}; {_exactness(chosen)}"
     return Recommendation(use, variant_of(chosen), provider_of(chosen), f"{_number(value)} {metric.unit}", f"{why}.")
