@@ -161,7 +161,7 @@ def _read_json(path: Path, required: bool = True, kind: type = dict) -> Any:
 
 def _whole(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int:
     """A setting that has to be a whole number; 12.0 counts as one, true does not."""
-    value = config.get(key)
+    value: Any = config.get(key)
     whole = type(value) is int or (isinstance(value, float) and value.is_integer())
     if not whole or value < least:
         raise JobonnxError(
