@@ -25,11 +25,11 @@ def load(folder, **options):
 
 def test_every_variant_on_every_provider_has_a_row(bundle: Path) -> None:
     systems = grid(str(bundle))
-    assert len({system.name for system in systems}) == len(systems) == 3 * len(PROVIDERS)
+    assert len({system.name for system in systems}) == len(systems) == 4 * len(PROVIDERS)
     reasons = {(s.options["variant"], s.options["provider"]): s.absent for s in systems}
     assert reasons["fp32", "cpu"] is None
     assert reasons["fp16", "cpu"] == "the bundle has no fp16 graph for cpu"
-    for variant in ("fp32", "fp16", "int8"):
+    for variant in ("fp32", "fp16", "int8", "int8-static"):
         assert 'pip install "jobonnx[gpu]"' in (reasons[variant, "tensorrt"] or "")
 
 
