@@ -134,11 +134,12 @@ def make_recipe(
                 scaled_values[i], smooth = factors, None
             weights = {name: weight * factors[:, None] for name, weight in weights.items()}
             sample = seen.sample / factors
-            made, wrong = _quantize_group(weights, _a_step_a_row(sample, smooth), sample)
+            sources = [] if static else [_a_step_a_row(sample, smooth)]
             if static or group in _AFTER_NORM:
-                one_step = _one_step(seen.lowest / factors, seen.highest / factors, smooth)
-                other, other_wrong = _quantize_group(weights, one_step, sample)
-                if static or sum(other_wrong.values()) <= _WORSE * sum(wrong.values()):
+                sources.append(_one_step(seen.lowest / factors, seen.highest / factors, smooth))
+            (made, wrong), *others = (_quantize_group(weights, source, sample) for source in sources)
+            for other, other_wrong in others:
+                if sum(other_wrong.values()) <= _WORSE * sum(wrong.values()):
                     made, wrong = other, other_wrong
             linears |= made
             errors |= wrong

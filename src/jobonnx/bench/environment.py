@@ -6,12 +6,11 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from jobonnx.bench.worker import versions
 from jobonnx.session import available_threads
 
 # Feature -> the names the kernel lists it under, x86 and ARM.
@@ -68,7 +67,7 @@ def record() -> Environment:
         python=platform.python_version(),
         git_revision=_git_revision(Path(__file__).parent),
         gpus=_gpus(),
-        versions=dict(_versions(_PACKAGES)),
+        versions=dict(versions(_PACKAGES)),
     )
 
 
@@ -121,14 +120,6 @@ def _gpus() -> tuple[str, ...]:
     found = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader") or ""
     rows = [line.split(", ") for line in found.splitlines()]
     return tuple(f"{row[0]}, driver {row[1]}, {row[2]}" for row in rows if len(row) == 3)
-
-
-def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for package in packages:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue
 
 
 def _git_revision(folder: Path) -> str | None:

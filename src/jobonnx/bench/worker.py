@@ -100,7 +100,7 @@ class Worker:
         start = time.perf_counter()
         self._system = self._adapter().load(request["folder"], **request["options"])
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "details": self._system.details, "versions": dict(_versions(_PACKAGES))}
+        return {"seconds": seconds, "details": self._system.details, "versions": dict(versions(_PACKAGES))}
 
     def _time(self, request: dict[str, Any]) -> dict[str, Any]:
         before = getattr(self._system, "computed_tokens", None)
@@ -154,7 +154,8 @@ def peak_bytes() -> int | None:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
-def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+def versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Name and version of each package that is installed."""
     for package in packages:
         try:
             yield package, version(package)
