@@ -20,7 +20,7 @@ from jobonnx.bench.runner import System, Truth, bundle_systems, run
 from jobonnx.bench.workload import Sizes, draw
 from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
-from jobonnx.session import PROVIDERS, available_threads, is_available
+from jobonnx.session import PROVIDERS, available_threads, why_not
 from jobonnx.tokenizer import Tokenizer
 
 
@@ -65,10 +65,7 @@ def grid(source: str | None, variants: Sequence[str] = (), providers: Sequence[s
 
 def _without_graph(source: str | None, variant: str, provider: str) -> System:
     """A cell for which the bundle has no graph; where the provider is not there either, that is said first."""
-    if not is_available(provider):
-        reason = f"provider {provider!r} is not in this onnxruntime; {PROVIDERS[provider].install}"
-    else:
-        reason = f"the bundle has no {variant} graph for {provider}"
+    reason = why_not(provider) or f"the bundle has no {variant} graph for {provider}"
     return System(
         name=f"jobonnx-{variant}-{provider}",
         adapter=Path(own.__file__),
