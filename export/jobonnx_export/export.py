@@ -214,7 +214,11 @@ def _beside(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise JobonnxError(f"{output.parent} cannot be written to ({error.strerror}); name another folder") from None
 
+    stopped = False
+
     def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
         raise KeyboardInterrupt  # unwinds through the clean-up below
 
     before = {}
@@ -223,12 +227,18 @@ def _beside(output: Path) -> Iterator[Path]:
         before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number, handler in before.items():
-            if handler == signal.SIG_DFL:
+            if handler in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, stop)
         yield folder
+        if stopped:
+            raise KeyboardInterrupt
         folder.chmod(0o755)
         os.rename(folder, output)
-    except OSError as error:
+    except Exception as error:
+        if stopped:  # C code under way may swallow the interrupt, or raise something of its own in its place
+            raise KeyboardInterrupt from None
+        if not isinstance(error, OSError):
+            raise
         full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
         raise JobonnxError(
             f"{output}: the export failed ({error}); {'free some space' if full else 'mend that'} and try again"
