@@ -39,6 +39,7 @@ from jobonnx.tokenizer import Tokenizer
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
 ENVIRONMENTS = ("sentence-transformers", "openvino")  # each a list in peers/
+_OWN_OPENVINO = "jobonnx-openvino"  # a Python with jobonnx and onnxruntime-openvino, for CPUs that the plug-in does not take
 REFERENCE = "st-torch-fp32"
 _OUTLIERS = 15  # of the stand-in, see standin.py
 
@@ -178,6 +179,13 @@ def _parts(model: Path) -> tuple[Path, ...]:
     return tuple(path for path in beside if path.is_file())
 
 
+def in_own_environment(system: System, given: dict[str, Path]) -> System:
+    """A cell of ours; on OpenVINO in the Python given for that, which says itself what it cannot run."""
+    if system.options["provider"] != "openvino" or _OWN_OPENVINO not in given:
+        return system
+    return replace(system, python=given[_OWN_OPENVINO], absent=None)
+
+
 def measure_limits(shape: Shape, pythons: dict[str, Path], large: int) -> list[dict[str, Any]]:
     """One pass of limits.py in each environment."""
     found = []
@@ -214,7 +222,7 @@ def main() -> None:
     systems = [take_peer(peer, work, checkpoint, calibration, given) for peer in chosen]
     if any(pattern.startswith(("jobonnx", "*")) for pattern in arguments.systems):
         bundle = arguments.bundle or take_bundle(work, checkpoint)
-        ours = bundle_systems(str(bundle))
+        ours = [in_own_environment(system, given) for system in bundle_systems(str(bundle))]
         systems += [system for system in ours if any(fnmatch(system.name, pattern) for pattern in arguments.systems)]
     if arguments.build_only:
         return
@@ -263,8 +271,9 @@ def _calibration(given: Path | None, measured: set[str]) -> list[str]:
 def _arguments() -> argparse.Namespace:
     def environment(text: str) -> tuple[str, Path]:
         name, _, python = text.partition("=")
-        if name not in ENVIRONMENTS or not python:
-            raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PYTHON with NAME one of {', '.join(ENVIRONMENTS)}")
+        known = (*ENVIRONMENTS, _OWN_OPENVINO)
+        if name not in known or not python:
+            raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PYTHON with NAME one of {', '.join(known)}")
         return name, Path(python)
 
     sizes = Sizes()
@@ -277,7 +286,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--systems", nargs="+", default=["*"], metavar="PATTERN", help=f"{', '.join(p.name for p in KNOWN_PEERS)}, jobonnx-*"
     )
-    parser.add_argument("--environment", type=environment, action="append", default=[], metavar="NAME=PYTHON")
+    parser.add_argument(
+        "--environment",
+        type=environment,
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="a Python with what peers/NAME.txt lists; jobonnx-openvino: with jobonnx and onnxruntime-openvino, for our cells",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, help="no round begins that would end later")
     parser.add_argument("--bulk", type=int, default=sizes.bulk, help="distinct titles in the bulk call")
