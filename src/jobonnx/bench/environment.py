@@ -27,7 +27,16 @@ _FEATURES = {
     "SVE": {"sve"},
 }
 
-_PACKAGES = ("jobonnx", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "onnxruntime-directml")
+_PACKAGES = (
+    "jobonnx",
+    "numpy",
+    "tokenizers",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-ep-openvino",
+    "onnxruntime-directml",
+)
 
 
 @dataclass(frozen=True)
