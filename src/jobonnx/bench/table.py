@@ -86,10 +86,17 @@ def _speed(report: Report) -> Table:
         )
     head = ("variant", "provider", "titles/s", "tokens/s", "of GEMM rate", "1: p50 ms", "p95", "p99", "8: p50 ms", "32: p50 ms")
     note = (
-        "Bulk is one call with distinct titles. The GEMM rate is that of ONNX Runtime's own matrix products in the same type at "
-        "the model's layer shapes, measured in the same run. Latencies are of one call with 1, 8 and 32 titles."
+        "Bulk is one call with distinct titles. The GEMM rate is the best that any engine measured in the same run reaches on the "
+        "same device, in matrix products of the same type at the model's layer shapes. Latencies are of one call with 1, 8 and 32 "
+        f"titles.{_unmeasured(report)}"
     )
     return Table("Speed", head, tuple(rows), note)
+
+
+def _unmeasured(report: Report) -> str:
+    """Products that failed, so that a share that is left out has its reason; a type without kernel has no cell either."""
+    failed = [phrase for phrase in (report.limits or {}).get("missing", ()) if not phrase.endswith(": no kernel")]
+    return f" Products that could not be measured: {'; '.join(failed)}." if failed else ""
 
 
 def _cost(report: Report) -> Table:
