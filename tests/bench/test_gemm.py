@@ -7,8 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-from jobonnx.bench import gemm_rate
-from jobonnx.bench import gemm
+from jobonnx.bench import gemm, gemm_rate
 from jobonnx.bench.gemm import CUDA_ENGINE, ENGINE, OPENVINO_ENGINE, ROWS, missing, product, products, rates
 from jobonnx.session import is_available
 
