@@ -102,6 +102,17 @@ def _cpu() -> tuple[str, set[str]]:
     return (name[1] if name else platform.machine()), set(flags[1].split()) if flags else set()
 
 
+def gpu_bytes(pid: int) -> int | None:
+    """Memory that a process holds on NVIDIA GPUs, over all of them.
+
+    None where nvidia-smi does not say: it is not there, or in a container that does not share the host's process ids.
+    """
+    found = _output("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits") or ""
+    rows = [line.split(",") for line in found.splitlines()]
+    held = [int(row[1]) << 20 for row in rows if len(row) == 2 and row[0].strip() == str(pid) and row[1].strip().isdigit()]
+    return sum(held) if held else None
+
+
 def _memory() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
