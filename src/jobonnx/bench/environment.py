@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobonnx.bench.worker import versions
+from jobonnx.machine import cpu
 from jobonnx.session import available_threads
 
 # Feature -> the names the kernel lists it under, x86 and ARM.
@@ -61,11 +62,11 @@ class Environment:
 
 def record() -> Environment:
     """Describe this machine now."""
-    model, flags = _cpu()
+    processor = cpu()
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        cpu=model,
-        features={name: bool(names & flags) for name, names in _FEATURES.items()},
+        cpu=processor.name,
+        features={name: bool(names & processor.flags) for name, names in _FEATURES.items()},
         logical_cores=os.cpu_count() or 1,
         threads=available_threads(),
         cpu_quota=_cgroup("cpu.max"),
@@ -87,19 +88,6 @@ def available_bytes() -> int | None:
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
-
-
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = _output("sysctl", "-n", "machdep.cpu.brand_string") or ""
-        arm = {"asimd"} if platform.machine() in ("arm64", "aarch64") else set()
-        return text.strip() or platform.processor() or platform.machine(), arm
-    # x86 says "flags" and "model name"; ARM says "Features" and often no name at all.
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return (name[1] if name else platform.machine()), set(flags[1].split()) if flags else set()
 
 
 def gpu_bytes(pid: int) -> int | None:
