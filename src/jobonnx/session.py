@@ -88,10 +88,7 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     ort = import_onnxruntime()
     wanted = _known(provider)
     if not is_available(provider):
-        raise CannotRunHereError(
-            f"provider {provider!r} is not in this onnxruntime {ort.__version__} (it has {', '.join(available())}); "
-            f"install it: {wanted.install}"
-        )
+        raise CannotRunHereError(absence(provider))
     threads = threads or available_threads()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -151,6 +148,15 @@ def is_available(provider: str) -> bool:
     ort = import_onnxruntime()
     built_in = _known(provider).onnxruntime_name in ort.get_available_providers()
     return built_in or (provider == "openvino" and bool(_openvino_devices(ort)))
+
+
+def absence(provider: str) -> str:
+    """Of a provider that is not here: what is, and what to install."""
+    version = import_onnxruntime().__version__
+    return (
+        f"provider {provider!r} is not in this onnxruntime {version} (it has {', '.join(available())}); "
+        f"install it: {_known(provider).install}"
+    )
 
 
 @cache
