@@ -113,6 +113,12 @@ def test_a_draw_that_cannot_be_made_says_so(count: int, sizes: Sizes) -> None:
         draw([f"title {i}" for i in range(count)], lambda texts: [[0] * 5 for _ in texts], sizes)
 
 
+def test_lengths_that_cannot_be_paired_are_told_with_what_is_needed() -> None:
+    lengths = [3] * 100 + [11] * 100
+    with pytest.raises(JobonnxError, match=r"has 0 titles of the mean length, \d tokens, and 32 are needed; give a longer one"):
+        draw([f"title {i}" for i in range(200)], lambda texts: [[0] * lengths[int(t.split()[1])] for t in texts], SIZES)
+
+
 def test_percentiles_and_medians() -> None:
     found = timing([[1.0, 2.0, 3.0], [2.0, 2.0, 100.0], [4.0, 5.0, 6.0]])
     assert found.p50 == 2.0  # the median of 2, 2 and 5: one bad round does not move it
@@ -287,7 +293,9 @@ def test_gpu_memory_is_of_cells_on_a_gpu(
     adapter: Path, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids = tmp_path / "pids"
-    adapter.write_text(ADAPTER.replace("    return System", f"    open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n    return System"))
+    adapter.write_text(
+        ADAPTER.replace("    return System", f"    open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n    return System")
+    )
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
     program.write_text(NVIDIA_SMI.format(pids))

@@ -22,9 +22,9 @@ def test_variants_that_lack_the_same_share_a_row_and_none_is_left_out() -> None:
         cell("int8", "cuda", status="failed", reason=gone, rounds=()),
     )
     assert found.rows == (
-        ("fp32, fp16", "cuda", "absent", gone),
-        ("fp16", "cpu", "absent", "the bundle has no fp16 graph for cpu"),
-        ("int8", "cuda", "failed", gone),  # it was tried: a row of its own
+        ("fp32, fp16", "cuda", f"absent: {gone}"),
+        ("fp16", "cpu", "absent: the bundle has no fp16 graph for cpu"),
+        ("int8", "cuda", f"failed: {gone}"),  # it was tried: a row of its own
     )
 
 

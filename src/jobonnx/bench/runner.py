@@ -75,7 +75,6 @@ def bundle_systems(source: str | None = None) -> list[System]:
         for name, provider in PROVIDERS.items():
             if provider.target != graph.target:
                 continue
-            absent = None if is_available(name) else f"provider {name!r} is not in this onnxruntime; {provider.install}"
             files = (bundle.folder / graph.path, bundle.folder / f"{graph.path}.data")
             systems.append(
                 System(
@@ -84,10 +83,15 @@ def bundle_systems(source: str | None = None) -> list[System]:
                     options={"bundle": source, "variant": graph.variant, "provider": name},
                     family="jobonnx",
                     files=tuple(file for file in files if file.is_file()),
-                    absent=absent,
+                    absent=None if is_available(name) else not_here(name),
                 )
             )
     return systems
+
+
+def not_here(provider: str) -> str:
+    """Of a provider that is not in this onnxruntime: that, and what to install."""
+    return f"provider {provider!r} is not in this onnxruntime; {PROVIDERS[provider].install}"
 
 
 class _Process:

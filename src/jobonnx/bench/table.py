@@ -175,12 +175,13 @@ def _sweep(report: Report) -> Table:
 
 def _missing(report: Report) -> Table:
     """What was not measured; variants that lack the same thing on one provider share a row."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for cell in report.cells:
         if cell.reason:
-            alike.setdefault((provider_of(cell), cell.status, cell.reason + _untested(cell)), []).append(variant_of(cell))
+            reason = f"{cell.status}: {cell.reason}{_untested(cell)}"
+            alike.setdefault((provider_of(cell), reason), []).append(variant_of(cell))
     rows = tuple((", ".join(variants), *what) for what, variants in alike.items())
-    return Table("Not measured", ("variant", "provider", "", "reason, and what to install"), rows, labels=4, prose=True)
+    return Table("Not measured", ("variant", "provider", "reason, and what to install"), rows, labels=3, prose=True)
 
 
 def _untested(cell: Cell) -> str:
