@@ -55,7 +55,7 @@ def flip_a_byte(path: Path, keep_time: bool = False) -> None:
 
 def test_an_export_opens_with_all_it_says_of_itself(bundle: Path, checkpoint: Path) -> None:
     opened = Bundle.open(bundle)
-    assert opened.variants == ("fp32", "fp16", "int8", "int8-static")
+    assert opened.variants == ("fp32", "bf16", "fp16", "int8", "int8-static")
     assert opened.default_variant == "int8"
     assert (opened.model.dimension, opened.model.max_tokens, opened.model.pooling, opened.model.normalize) == (128, 96, "cls", True)
     assert opened.model.prompts == {"query": "query: ", "document": ""}
@@ -309,10 +309,18 @@ def test_variants_and_targets_map_to_graphs(bundle: Path) -> None:
     assert {(g.variant, g.target): g.path for g in opened.graphs} == {
         ("fp32", "cpu"): GRAPH,
         ("fp32", "portable"): "onnx/model.onnx",
+        ("bf16", "openvino"): "engine/bf16-openvino.onnx",
         ("fp16", "cuda"): "engine/fp16-cuda.onnx",
         ("int8", "cpu"): "engine/int8-cpu.onnx",
         ("int8-static", "cpu"): "engine/int8-static-cpu.onnx",
         ("int8-static", "openvino"): "engine/int8-static-openvino.onnx",
+    }
+    assert {g.variant: g.data for g in opened.graphs if g.target != "portable"} == {
+        "fp32": "engine/fp32.data",
+        "bf16": "engine/fp32.data",  # OpenVINO rounds it
+        "fp16": "engine/fp16.data",
+        "int8": "engine/int8.data",
+        "int8-static": "engine/int8.data",
     }
     found = opened.graph("int8", "cpu")
     assert found is not None
@@ -356,7 +364,7 @@ def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path) -> None
         ),
         replace(opened, graphs=tuple(replace(g, recipe="another") for g in opened.graphs)).fingerprint("fp32"),
     ]
-    assert len(set(prints)) == len(prints) == 13
+    assert len(set(prints)) == len(prints) == 14
 
 
 def test_a_tokenizer_is_the_same_whatever_padding_is_baked_in(copy: Path) -> None:

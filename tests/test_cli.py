@@ -67,7 +67,7 @@ def change_manifest(folder: Path, change: Any) -> None:
     [
         (["encode", "Koch", "-m", "/nowhere"], 1, "/nowhere: no such bundle folder"),
         (["encode", "Koch", "-m", "{checkpoint}"], 1, "is a checkpoint, not a bundle; export it first"),
-        (["encode", "Koch", "-m", "{bundle}", "--variant", "bf16"], 1, "has no variant 'bf16'"),
+        (["encode", "Koch", "-m", "{bundle}", "--variant", "int4"], 1, "has no variant 'int4'"),
         (["encode", "Koch", "-m", "{bundle}", "--variant", "fp16"], 1, "--force"),
         (["encode", "Koch", "-m", "{bundle}", "--provider", "gpu"], 1, "provider 'gpu' is unknown"),
         (["encode", "Koch", "-m", "{bundle}", "--truncate-dim", "0"], 1, "between 1 and 128"),
@@ -323,7 +323,7 @@ def test_info_says_what_runs_here(bundle: Path, reference: Encoder) -> None:
     assert facts["threads"] == facts["available_threads"] == reference.session.threads
     assert facts["fingerprint"] == reference.fingerprint
     assert facts["model"]["pooling"] == "cls"
-    assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 6
+    assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 7
     assert facts["bytes"] == sum(p.stat().st_size for p in bundle.rglob("*") if p.is_file() and p.name != MANIFEST)
     assert json.loads(run("info", "-m", bundle, "--json", "--threads", 1).stdout)["threads"] == 1
     shown = run("info", bundle).stdout
@@ -366,12 +366,13 @@ def test_verify_passes_an_export(bundle: Path) -> None:
     assert [(row["variant"], row["target"], row["missed"]) for row in rows] == [
         ("fp32", "cpu", []),
         ("fp32", "portable", []),
+        ("bf16", "openvino", []),
         ("fp16", "cuda", []),
         ("int8", "cpu", []),
         ("int8-static", "cpu", []),
         ("int8-static", "openvino", []),
     ]
-    assert run("verify", bundle).stdout.count("on cpu") == 6
+    assert run("verify", bundle).stdout.count("on cpu") == 7
 
 
 def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
@@ -388,6 +389,7 @@ def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
     assert result.exit_code == 1
     assert {row["variant"]: bool(row["missed"]) for row in json.loads(result.stdout)} == {
         "fp32": False,
+        "bf16": False,
         "fp16": False,
         "int8": True,
         "int8-static": False,

@@ -423,9 +423,9 @@ def test_force_gives_no_other_variant_another_graph(bundle: Path) -> None:
 
 def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
     with pytest.raises(
-        JobonnxError, match=r"has no variant 'bf16' \(it has fp32, fp16, int8, int8-static\); export it: .*--variant bf16"
+        JobonnxError, match=r"has no variant 'int4' \(it has fp32, bf16, fp16, int8, int8-static\); export it: .*--variant int4"
     ):
-        Encoder(bundle, variant="bf16")
+        Encoder(bundle, variant="int4")
 
 
 @pytest.mark.parametrize(
@@ -438,20 +438,20 @@ def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
 def test_a_provider_that_cannot_run_it_is_an_error(
     provider: str, message: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: True)
+    monkeypatch.setattr("jobonnx.session.is_available", lambda name: True)
     with pytest.raises(JobonnxError, match=message):
         Encoder(bundle, provider=provider)
 
 
 def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: name == "cpu")
+    monkeypatch.setattr("jobonnx.session.is_available", lambda name: name == "cpu")
     with pytest.raises(CannotRunHereError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"):
         Encoder(bundle, provider="cuda", variant="int8")
 
 
 def test_a_provider_of_another_precision_never_stands_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO would run the fp32 graph in bf16, so auto leaves it alone even where it is all there is besides the CPU."""
-    monkeypatch.setattr("jobonnx.encoder.is_available", lambda name: name in ("openvino", "cpu"))
+    monkeypatch.setattr("jobonnx.session.is_available", lambda name: name in ("openvino", "cpu"))
     assert Encoder(bundle, variant="fp32").provider == "cpu"
 
 

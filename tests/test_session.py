@@ -65,6 +65,57 @@ def test_the_graph_that_tries_for_overflow_is_the_one_made_here() -> None:
     assert session._OVERFLOW.read_bytes() == product_graph("MatMulInteger")
 
 
+def rounding_graph() -> bytes:
+    """fp32 [rows, 64] by weights [64, 16], all 1."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
+        "rounding",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 16])],
+        [numpy_helper.from_array(np.ones((64, 16), np.float32), "weight")],
+    )
+    model: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    return model
+
+
+def test_the_graph_that_tries_for_rounding_is_the_one_made_here() -> None:
+    assert session._ROUNDING.read_bytes() == rounding_graph()
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_bf16_is_refused_where_openvino_does_not_round(rounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider is replaced at the seam: what runs is the CPU provider, on rounded or unrounded rows."""
+    opened: list[str] = []
+
+    class Product:
+        def run(self, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
+            x = feeds["x"]
+            return [np.round(x).sum(axis=1, keepdims=True) if rounds else x.sum(axis=1, keepdims=True)]
+
+    def fake(path: Path, provider: str, threads: int) -> Any:
+        opened.append(provider)
+        return SimpleNamespace(_session=Product())
+
+    monkeypatch.setattr(session, "is_available", lambda name: True)
+    monkeypatch.setattr(session, "open_session", fake)
+    session.rounds_to_bf16.cache_clear()
+    try:
+        reason = session.why_not("openvino", "bf16")
+        assert session.why_not("openvino", "int8-static") is None
+    finally:
+        session.rounds_to_bf16.cache_clear()
+    assert opened == ["openvino"]
+    assert reason is None if rounds else "needs a CPU with bf16" in str(reason)
+
+
+def test_the_cpu_provider_does_not_round() -> None:
+    x = np.full((4, 64), 1 + 2**-12, np.float32)
+    (sums,) = open_session(session._ROUNDING, "cpu")._session.run(None, {"x": x})
+    assert (sums == 64 * (1 + 2**-12)).all()
+
+
 def test_int8_products_are_exact_on_every_cpu(tmp_path: Path) -> None:
     """Without VNNI an x86 CPU adds pairs of u8 x s8 products in 16 bits; the largest ones would overflow there."""
     path = tmp_path / "product.onnx"

@@ -31,11 +31,12 @@ from jobonnx.bundle import (
     write_manifest,
 )
 from jobonnx.errors import JobonnxError
-from jobonnx.parity import Parity, shortfalls
+from jobonnx.parity import Floats, Parity, measure, shortfalls
 from jobonnx.session import import_onnxruntime
 from jobonnx.tokenizer import Tokenizer
-from jobonnx.verify import measure_graph
+from jobonnx.verify import run_graph
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
+from jobonnx_export.data_file import DataFile
 from jobonnx_export.graph import write_graph
 from jobonnx_export.portable import export_portable
 from jobonnx_export.quantize import ALPHA, Int8Recipe, calibrate, linear_names, make_recipe
@@ -43,9 +44,12 @@ from jobonnx_export.reference import Reference
 from jobonnx_export.source import locate
 from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
 
-VARIANTS = ("fp32", "fp16", "int8", "int8-static")
-# What a variant's graphs are written for. OpenVINO gets standard operators, and no fp32: on some CPUs it would compute in bf16.
-_TARGETS = {"fp32": ("cpu",), "fp16": ("cuda",), "int8": ("cpu",), "int8-static": ("cpu", "openvino")}
+VARIANTS = ("fp32", "bf16", "fp16", "int8", "int8-static")
+# What a variant's graphs are written for. OpenVINO gets standard operators. Where the CPU has bf16 it rounds fp32 to that, whatever
+# is asked of it: so fp32 is not for OpenVINO, and bf16 is that, an fp32 graph that OpenVINO rounds.
+_TARGETS = {"fp32": ("cpu",), "bf16": ("openvino",), "fp16": ("cuda",), "int8": ("cpu",), "int8-static": ("cpu", "openvino")}
+# The numbers its large tensors are kept in, and the data file that all graphs of the same numbers share.
+_NUMBERS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8", "int8-static": "int8"}
 _TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
 _COPIED = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json")
 Report = Callable[[str], None]
@@ -59,7 +63,8 @@ class Work:
     folder: Path  # the bundle in the making
     texts: list[str]
     rows: list[list[int]]  # the texts' token ids
-    reference: np.ndarray[Any, np.dtype[np.float32]]  # their vectors, from PyTorch
+    reference: Floats  # their vectors, from PyTorch
+    data: dict[str, DataFile]  # by the numbers they hold
     report: Report
 
 
@@ -121,8 +126,15 @@ def export(
             report("calibrating int8")
             names = linear_names(checkpoint.architecture)
             statistics = calibrate(torch_model, tokenizer.encode(calibration_titles()), names)
+        rounded = reference
+        if "bf16" in variants:
+            report("rounding to bf16 in PyTorch")
+            torch_model.round_to_bf16()  # last: it does not go back
+            rounded = torch_model.encode(rows)
         del torch_model
-        work = Work(checkpoint, folder, texts, rows, reference, report)
+        (folder / "engine").mkdir()
+        data = {numbers: DataFile(folder / "engine" / f"{numbers}.data") for numbers in _NUMBERS.values()}
+        work = Work(checkpoint, folder, texts, rows, reference, data, report)
         _write_reference(work)
 
         graphs: list[Graph] = []
@@ -133,6 +145,8 @@ def export(
                 made = _int8(work, variant, make_recipe(checkpoint, statistics, static=variant == "int8-static"))
             elif variant == "fp16":
                 made = [_float(work, "fp16", half=True)]
+            elif variant == "bf16":
+                made = [_bf16(work, rounded)]
             else:
                 portable = _measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32")
                 made = [_float(work, "fp32", half=False), portable]
@@ -140,10 +154,12 @@ def export(
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
                 if missed and (not allow_degraded or None in graph.parity.values()):  # NaN is beyond degraded
                     rejected.append({**asdict(graph), "missed": missed})
-                    _remove_graph(folder / graph.path)
+                    (folder / graph.path).unlink()
                 else:
                     graphs.append(Graph(**{**asdict(graph), "degraded": bool(missed)}))
         engine = [g.variant for g in graphs if g.target != "portable"]
+        for numbers in data.keys() - {_NUMBERS[variant] for variant in engine}:
+            data[numbers].path.unlink(missing_ok=True)
         if not engine:
             reasons = "; ".join(f"{r['variant']}/{r['target']}: {', '.join(r['missed'])}" for r in rejected)
             raise JobonnxError(f"{source}: every variant missed its tolerance ({reasons}); --allow-degraded keeps them, marked")
@@ -280,24 +296,34 @@ def _write_reference(work: Work) -> None:
 
 
 def _graph_path(work: Work, variant: str, target: str) -> Path:
-    path = work.folder / "engine" / f"{variant}-{target}.onnx"
-    path.parent.mkdir(exist_ok=True)
-    return path
+    return work.folder / "engine" / f"{variant}-{target}.onnx"
 
 
-def _measured(work: Work, variant: str, target: str, path: Path, recipe: str) -> Graph:
+def _measured(work: Work, variant: str, target: str, path: Path, recipe: str, rounding: Floats | float = 0.0) -> Graph:
+    """A written graph with its parity. `rounding` is added to its vectors: what its provider rounds and the CPU provider not."""
     work.report(f"measuring {variant} for {target}")
     c = work.checkpoint
-    parity = measure_graph(path, work.rows, work.reference, c.architecture.pad_id, c.pooling, c.normalize)
-    return Graph(variant, target, path.relative_to(work.folder).as_posix(), recipe, parity.as_dict())
+    vectors = run_graph(path, work.rows, c.architecture.hidden, c.architecture.pad_id, c.pooling, c.normalize)
+    parity = measure(work.reference, vectors + rounding)
+    name, data = (p.relative_to(work.folder).as_posix() for p in (path, work.data[_NUMBERS[variant]].path))
+    return Graph(variant, target, name, recipe, parity.as_dict(), data=None if target == "portable" else data)
 
 
 def _float(work: Work, variant: str, half: bool) -> Graph:
     work.report(f"writing {variant}")
     (target,) = _TARGETS[variant]
     path = _graph_path(work, variant, target)
-    write_graph(work.checkpoint, path, half=half)
+    write_graph(work.checkpoint, path, work.data[_NUMBERS[variant]], half=half)
     return _measured(work, variant, target, path, variant)
+
+
+def _bf16(work: Work, rounded: Floats) -> Graph:
+    """An fp32 graph of standard operators; its parity is that of the graph in fp32, and of PyTorch rounded to bf16 on top."""
+    work.report("writing bf16")
+    (target,) = _TARGETS["bf16"]
+    path = _graph_path(work, "bf16", target)
+    write_graph(work.checkpoint, path, work.data["fp32"], plain=True)
+    return _measured(work, "bf16", target, path, "bf16", rounded - work.reference)
 
 
 def _export_portable(checkpoint: Checkpoint, folder: Path) -> None:
@@ -333,6 +359,7 @@ def _int8_graph(work: Work, variant: str, target: str, recipe: Int8Recipe, float
     write_graph(
         work.checkpoint,
         path,
+        work.data["int8"],
         plain=target == "openvino",
         half_embeddings=True,
         int8=chosen.linears,
@@ -343,10 +370,3 @@ def _int8_graph(work: Work, variant: str, target: str, recipe: Int8Recipe, float
         f"calibration={calibration_sha256()[:16]} float={','.join(floats) or 'none'}"
     )
     return _measured(work, variant, target, path, described)
-
-
-def _remove_graph(path: Path) -> None:
-    for file in path.parent.glob(f"{path.name}*"):
-        file.unlink()
-    if not any(path.parent.iterdir()):
-        path.parent.rmdir()

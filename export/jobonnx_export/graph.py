@@ -21,12 +21,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from jobonnx_export.checkpoint import Architecture, Checkpoint
+from jobonnx_export.data_file import DataFile
 
 _OPSET = 20
 _MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: attention and integer GEMM, each one kernel
 _IR_VERSION = 10
 _INLINE_BYTES = 1024  # smaller tensors stay in the graph file, where ONNX Runtime folds constants
-_ALIGNMENT = 4096  # of each tensor in the data file: a page, so that it can be memory-mapped
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -59,8 +59,7 @@ class Int8Linear:
 class _Graph:
     """Nodes and tensors in the making. Large tensors are streamed to the data file as they come."""
 
-    data: Any  # the open data file
-    location: str
+    data: DataFile  # open
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
     quantized: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)  # see _quantize
@@ -79,12 +78,11 @@ class _Graph:
         if array.nbytes <= _INLINE_BYTES:
             self.tensors[name] = numpy_helper.from_array(array, name)
             return name
-        self.data.write(b"\0" * (-self.data.tell() % _ALIGNMENT))
         tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", self.location), ("offset", self.data.tell()), ("length", array.nbytes)):
+        offset, length = self.data.add(array)
+        for key, value in (("location", self.data.path.name), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
-        self.data.write(array.data)
         self.tensors[name] = tensor
         return name
 
@@ -95,6 +93,7 @@ class _Graph:
 def write_graph(
     checkpoint: Checkpoint,
     path: Path,
+    data: DataFile | None = None,
     *,
     plain: bool = False,
     half: bool = False,
@@ -102,11 +101,12 @@ def write_graph(
     int8: dict[str, Int8Linear] | None = None,
     scaled_values: dict[int, np.ndarray[Any, np.dtype[np.float32]]] | None = None,
 ) -> None:
-    """Write `path` and, beside it, `path`.data.
+    """Write `path`, and what is large into a data file beside it.
 
     Args:
         checkpoint: where the tensors come from; each is read once and never kept.
         path: the graph file to write.
+        data: the data file, which graphs of the same numbers may share; None for `path`.data.
         plain: standard ONNX operators only, for compilers that know no others (OpenVINO, TensorRT).
         half: run the encoder in float16. LayerNorm computes in float32 inside its kernel; pooling and the norm are float32.
         half_embeddings: store the word embeddings as float16 and compute with them in float32.
@@ -116,9 +116,9 @@ def write_graph(
     """
     a = checkpoint.architecture
     real = np.float16 if half else np.float32
-    data_path = path.with_name(path.name + ".data")
-    with open(data_path, "wb") as data:
-        g = _Graph(data, data_path.name)
+    data = data or DataFile(path.with_name(path.name + ".data"))
+    with data.open():
+        g = _Graph(data)
 
         def tensor(name: str, dtype: Any = real) -> str:
             return g.const(name, checkpoint.tensor(name).astype(dtype))

@@ -44,6 +44,21 @@ class Reference:
                 progress(len(chosen))
         return vectors
 
+    def round_to_bf16(self) -> None:
+        """From now on, compute as a CPU with bf16 does: what linear layers and LayerNorms read and write, and their weights, has 8
+        significant bits; sums stay in float32.
+        """
+        import torch
+
+        def rounded(x: Any) -> Any:
+            return x.to(torch.bfloat16).to(torch.float32)
+
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.LayerNorm):
+                module.weight.data = rounded(module.weight.data)
+                module.register_forward_pre_hook(lambda module, inputs: (rounded(inputs[0]),))
+                module.register_forward_hook(lambda module, inputs, output: rounded(output))
+
     def _run(self, rows: Sequence[Sequence[int]]) -> Floats:
         import torch
 

@@ -46,12 +46,13 @@ class Model:
 class Graph:
     """One graph file: the numerics it computes in, what it is written for, and what it measured."""
 
-    variant: str  # fp32, bf16, fp16, int8, ...
+    variant: str  # fp32, bf16, fp16, int8, int8-static
     target: str  # cpu, openvino, cuda, ...; "portable" is optimum's, which leaves pooling to the caller
     path: str  # below the bundle, with forward slashes
     recipe: str  # what the numerics are made of; enters the fingerprint
     parity: dict[str, Any]  # see jobonnx.parity.Parity
     degraded: bool = False  # missed its tolerance and was kept with --allow-degraded
+    data: str | None = None  # the file with its large tensors, shared by graphs of the same numbers; None in older bundles
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _parse(folder: Path) -> Bundle:
             rejected=tuple(content["rejected"]),
             tools=content["tools"],
         )
-        listed = {TOKENIZER, *(graph.path for graph in bundle.graphs)}
+        listed = {TOKENIZER, *(g.path for g in bundle.graphs), *(g.data for g in bundle.graphs if g.data is not None)}
         sane = listed <= bundle.files.keys() and all(
             isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in bundle.files.values()
         )

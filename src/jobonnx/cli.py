@@ -191,12 +191,12 @@ def tune(bundle: str, variants: tuple[str, ...], as_json: bool) -> None:
     from dataclasses import asdict
 
     from jobonnx.bundle import Bundle
-    from jobonnx.session import PROVIDERS, is_available
     from jobonnx.titles import read_titles
+    from jobonnx.tuning import runners
     from jobonnx.tuning import tune as run
 
     opened = Bundle.open(bundle)
-    here = [v for v in opened.variants if any(opened.graph(v, p.target) and is_available(n) for n, p in PROVIDERS.items())]
+    here = [variant for variant in opened.variants if runners(opened, variant)]
     titles = read_titles()
     random.Random(0).shuffle(titles)
     with _steps() as report:

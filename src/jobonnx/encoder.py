@@ -13,7 +13,7 @@ import numpy as np
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
 from jobonnx.errors import CannotRunHereError, JobonnxError
 from jobonnx.planner import Integers, pad, plan, unique
-from jobonnx.session import PROVIDERS, Session, absence, available_threads, is_available, open_session, side_by_side
+from jobonnx.session import PROVIDERS, Session, available_threads, open_session, side_by_side, why_not
 from jobonnx.tokenizer import Tokenizer
 from jobonnx.tuning import Tuning, find
 
@@ -235,26 +235,24 @@ def _tuning(bundle: Bundle, variant: str) -> Tuning | None:
 
 def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[str, Graph]:
     """The provider to use, by name, and the graph for it."""
-    names = _AUTO if provider == "auto" else (provider,)
-    for name in names:
-        if provider == "auto" and not is_available(name):
-            continue
-        graph = bundle.graph(variant, PROVIDERS[name].target) if name in PROVIDERS else None
-        if graph is not None:
+    reasons = []
+    for name in _AUTO if provider == "auto" else (provider,):
+        reason = why_not(name, variant)
+        graph = bundle.graph(variant, PROVIDERS[name].target)
+        if graph is not None and reason is None:
             return name, graph
         if name == "cpu" and force and variant == "fp16":
             return name, next(g for g in bundle.graphs if g.variant == variant)
-    targets = [g.target for g in bundle.graphs if g.variant == variant]
-    if provider != "auto" and provider not in PROVIDERS:
-        raise JobonnxError(f"provider {provider!r} is unknown; it is auto or one of {', '.join(PROVIDERS)}")
+        if reason is not None and (graph is not None or provider != "auto"):  # before what the bundle lacks: that is mended first
+            reasons.append(reason)
     if variant == "fp16" and provider in ("auto", "cpu"):
         raise CannotRunHereError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
-    if provider != "auto" and not is_available(provider):  # before what the bundle lacks: that is mended first
-        raise CannotRunHereError(absence(provider))
-    raise CannotRunHereError(
+    targets = [g.target for g in bundle.graphs if g.variant == variant]
+    lacking = (
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
         "pick a variant that was exported for it, or another provider"
     )
+    raise CannotRunHereError(reasons[0] if reasons else lacking)
 
 
 def _at(ids: Integers, place: np.intp) -> tuple[int, int]:

@@ -34,6 +34,7 @@ class Parity:
 # variant -> field -> bound: a lower bound for cosines, an upper bound for max_abs.
 TOLERANCES: dict[str, dict[str, float]] = {
     "fp32": {"max_abs": 1e-5, "min_cosine": 0.999999},
+    "bf16": {"min_cosine": 0.999, "mean_centred": 0.99},
     "fp16": {"min_cosine": 0.9999, "mean_centred": 0.999},
     "int8": {"min_cosine": 0.99, "mean_centred": 0.97},
     "int8-static": {"min_cosine": 0.99, "mean_centred": 0.97},

@@ -17,7 +17,8 @@ from jobonnx.planner import Integers
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Item = TypeVar("Item")
-_OVERFLOW = Path(__file__).parent / "data" / "overflow.onnx"  # made by a test: test_session.py
+_OVERFLOW = Path(__file__).parent / "data" / "overflow.onnx"  # both made by a test: test_session.py
+_ROUNDING = Path(__file__).parent / "data" / "rounding.onnx"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ class Provider:
 
 PROVIDERS: dict[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", "cpu", 'pip install "jobonnx[cpu]"'),
-    "openvino": Provider("OpenVINOExecutionProvider", "openvino", 'pip install "jobonnx[openvino]" on a machine with an Intel CPU'),
+    "openvino": Provider(
+        "OpenVINOExecutionProvider",
+        "openvino",
+        'pip install "jobonnx[openvino]" on a machine with an Intel CPU, onnxruntime-openvino in place of onnxruntime on another',
+    ),
     # TF32 would round fp32 inputs to 10 bits: another precision than the variant's name.
     "cuda": Provider("CUDAExecutionProvider", "cuda", 'pip install "jobonnx[gpu]"', {"use_tf32": "0"}),
     "tensorrt": Provider("TensorrtExecutionProvider", "tensorrt", 'pip install "jobonnx[gpu]" tensorrt-cu13'),
@@ -87,8 +92,8 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     """
     ort = import_onnxruntime()
     wanted = _known(provider)
-    if not is_available(provider):
-        raise CannotRunHereError(absence(provider))
+    if reason := why_not(provider):
+        raise CannotRunHereError(reason)
     threads = threads or available_threads()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -101,10 +106,12 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     # Scalar kernels, slower than the Add and LayerNormalization they replace; see docs/decisions.md.
     disabled = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"] if provider == "cpu" else []
     shapes = [] if provider == "cpu" else ["CPUExecutionProvider"]  # for shape arithmetic; `Session.nodes` shows what went there
-    names: list[Any] | None = [(wanted.onnxruntime_name, wanted.options), *shapes]
+    own = dict(wanted.options)
+    if provider == "openvino":  # without it OpenVINO ran at less than half its speed
+        own["num_of_threads"] = str(threads)
+    names: list[Any] | None = [(wanted.onnxruntime_name, own), *shapes]
     if provider == "openvino" and (devices := _openvino_devices(ort)):
-        # A plug-in's devices are added to the options. Without num_of_threads it ran at less than half its speed.
-        options.add_provider_for_devices(devices, {"num_of_threads": str(threads)})
+        options.add_provider_for_devices(devices, own)  # where a plug-in's devices belong
         names = None
     try:
         session = ort.InferenceSession(str(graph), options, providers=names, disabled_optimizers=disabled)
@@ -118,6 +125,33 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
             f"provider {provider!r} was asked for, onnxruntime gave {got[0]}; a library it needs is missing: {wanted.install}"
         )
     return Session(session, provider, threads)
+
+
+def why_not(provider: str, variant: str | None = None) -> str | None:
+    """Why a provider, or a variant on it, cannot be had here: a sentence that says what to do; None if it can.
+
+    Raises:
+        JobonnxError: there is no provider of that name.
+    """
+    wanted = _known(provider)
+    if not is_available(provider):
+        there = f"this onnxruntime {import_onnxruntime().__version__} (it has {', '.join(available())})"
+        return f"provider {provider!r} is not in {there}; install it: {wanted.install}"
+    if variant == "bf16" and provider == "openvino" and not rounds_to_bf16():
+        return "variant 'bf16' needs a CPU with bf16, such as one with AMX, and OpenVINO computes in fp32 on this one; use int8"
+    return None
+
+
+@cache
+def rounds_to_bf16() -> bool:
+    """Whether OpenVINO computes an fp32 graph in bf16 here, which it does by itself on a CPU that has it.
+
+    Found by trying (rounding.onnx: rows of 1 + 2^-12, which bf16 rounds to 1, summed), as asking for a type is not getting it: an
+    AMD EPYC without bf16 was told bf16 and computed in fp32.
+    """
+    x = np.full((4, 64), 1 + 2**-12, np.float32)
+    sums = open_session(_ROUNDING, "openvino", threads=1)._session.run(None, {"x": x})[0]
+    return bool((sums == 64).all())
 
 
 @cache
@@ -150,20 +184,12 @@ def is_available(provider: str) -> bool:
     return built_in or (provider == "openvino" and bool(_openvino_devices(ort)))
 
 
-def absence(provider: str) -> str:
-    """Of a provider that is not here: what is, and what to install."""
-    version = import_onnxruntime().__version__
-    return (
-        f"provider {provider!r} is not in this onnxruntime {version} (it has {', '.join(available())}); "
-        f"install it: {_known(provider).install}"
-    )
-
-
 @cache
 def _openvino_devices(ort: Any) -> list[Any]:
     """The CPU devices of the plug-in onnxruntime-ep-openvino, registered once; none without it, or on a CPU it does not take.
 
-    It takes Intel's CPUs only: on an AMD EPYC it registered and offered no device (1.8.1).
+    It takes Intel's CPUs only: on an AMD EPYC it registered and offered no device (1.8.1). The package onnxruntime-openvino has the
+    provider built in and takes that EPYC too (1.24.1).
     """
     try:
         import onnxruntime_ep_openvino as plugin

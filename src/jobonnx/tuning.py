@@ -14,7 +14,15 @@ from jobonnx.bundle import TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.machine import cpu
 from jobonnx.planner import Integers, pad, plan
-from jobonnx.session import PROVIDERS, Session, available_threads, import_onnxruntime, is_available, open_session, side_by_side
+from jobonnx.session import (
+    PROVIDERS,
+    Session,
+    available_threads,
+    import_onnxruntime,
+    open_session,
+    side_by_side,
+    why_not,
+)
 from jobonnx.tokenizer import Tokenizer
 
 FILE = "tuning.json"  # in the bundle's folder; not listed in its manifest
@@ -69,7 +77,7 @@ def find(bundle: Bundle, variant: str) -> tuple[Tuning | None, str | None]:
         tuning = Tuning(**content["variants"][variant])
         if tuning.provider not in PROVIDERS or min(tuning.threads // tuning.streams, tuning.token_budget) < 1:
             raise ValueError
-        if not is_available(tuning.provider):
+        if why_not(tuning.provider, variant):
             return None, f"{path} asks for provider {tuning.provider!r}, which is gone; measure again: jobonnx tune {bundle.folder}"
     except FileNotFoundError:
         return None, None
@@ -96,7 +104,7 @@ def tune(bundle: Bundle, variant: str, titles: Sequence[str], report: Report = l
     Raises:
         JobonnxError: no provider here runs the variant, or the folder cannot be written to.
     """
-    names = [n for n in PROVIDERS if bundle.graph(variant, PROVIDERS[n].target) and is_available(n)]
+    names = runners(bundle, variant)
     if not names:
         raise JobonnxError(f"{bundle.folder}: no provider here runs variant {variant!r}, so there is nothing to tune")
     if not os.access(bundle.folder, os.W_OK):
@@ -119,6 +127,11 @@ def tune(bundle: Bundle, variant: str, titles: Sequence[str], report: Report = l
     best = _race("one title", best, [replace(best, spin=False)], runs.one, trials)
     _keep(bundle, variant, best)
     return best, trials
+
+
+def runners(bundle: Bundle, variant: str) -> list[str]:
+    """The providers here that run a variant of a bundle, by our names."""
+    return [name for name, p in PROVIDERS.items() if bundle.graph(variant, p.target) and why_not(name, variant) is None]
 
 
 class _Runs:

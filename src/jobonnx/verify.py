@@ -14,7 +14,7 @@ from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.parity import Floats, Parity, measure, shortfalls
 from jobonnx.planner import pad
-from jobonnx.session import PROVIDERS, Session, is_available, open_session
+from jobonnx.session import PROVIDERS, Session, open_session, why_not
 from jobonnx.tokenizer import Tokenizer
 
 _BATCH = 16  # rows; of mixed lengths, so that padding is part of what is measured
@@ -34,7 +34,7 @@ class Verification:
 def verify(bundle: Bundle) -> list[Verification]:
     """Measure every graph of a bundle against the reference vectors it carries.
 
-    A graph for a provider that is not here is measured on the CPU provider where that can run it (fp16 can, slowly).
+    A graph for a provider that is not here is measured on the CPU provider: fp16 slowly, bf16 without its rounding.
     """
     try:
         texts = json.loads((bundle.folder / REFERENCE_TEXTS).read_text(encoding="utf-8"))
@@ -45,30 +45,32 @@ def verify(bundle: Bundle) -> list[Verification]:
     rows = Tokenizer(bundle.folder / TOKENIZER, m.max_tokens).encode(texts)
     results = []
     for graph in bundle.graphs:
-        provider = next((name for name, p in PROVIDERS.items() if p.target == graph.target and is_available(name)), "cpu")
+        there = (name for name, p in PROVIDERS.items() if p.target == graph.target and why_not(name, graph.variant) is None)
+        provider = next(there, "cpu")
         path = bundle.folder / graph.path
-        parity = measure_graph(path, rows, reference, m.pad_id, m.pooling, m.normalize, provider)
+        vectors = run_graph(path, rows, m.dimension, m.pad_id, m.pooling, m.normalize, provider)
+        parity = measure(reference, vectors)
         results.append(Verification(graph.variant, graph.target, provider, parity, tuple(shortfalls(graph.variant, parity))))
     return results
 
 
-def measure_graph(
+def run_graph(
     path: Path,
     rows: Sequence[Sequence[int]],
-    reference: Floats,
+    dimension: int,
     pad_id: int,
     pooling: str,
     normalize: bool,
     provider: str = "cpu",
-) -> Parity:
-    """Run token ids through a graph in shuffled batches of mixed lengths and compare with reference vectors [rows, dimension]."""
+) -> Floats:
+    """Token ids through a graph in shuffled batches of mixed lengths: vectors, float32 [rows, dimension], in order."""
     session = open_session(path, provider)
     order = np.random.default_rng(0).permutation(len(rows))
-    vectors = np.empty_like(reference)
+    vectors = np.empty((len(rows), dimension), dtype=np.float32)
     for start in range(0, len(rows), _BATCH):
         batch = order[start : start + _BATCH]
         vectors[batch] = _run(session, [rows[i] for i in batch], pad_id, pooling, normalize)
-    return measure(reference, vectors)
+    return vectors
 
 
 def _run(session: Session, rows: Sequence[Sequence[int]], pad_id: int, pooling: str, normalize: bool) -> Any:

@@ -13,6 +13,7 @@ from jobonnx.bench import Sizes
 from jobonnx.bench.measurement import Effort, grid, measure
 from jobonnx.session import PROVIDERS
 from jobonnx.titles import read_titles
+from jobonnx_export.export import VARIANTS
 
 TINY = Effort(1, Sizes(bulk=48, repeated=16, singles=4, groups8=2, groups32=1), (8, 64))
 CRASHES = """
@@ -25,11 +26,11 @@ def load(folder, **options):
 
 def test_every_variant_on_every_provider_has_a_row(bundle: Path) -> None:
     systems = grid(str(bundle))
-    assert len({system.name for system in systems}) == len(systems) == 4 * len(PROVIDERS)
+    assert len({system.name for system in systems}) == len(systems) == 5 * len(PROVIDERS)
     reasons = {(s.options["variant"], s.options["provider"]): s.absent for s in systems}
     assert reasons["fp32", "cpu"] is None
     assert reasons["fp16", "cpu"] == "the bundle has no fp16 graph for cpu"
-    for variant in ("fp32", "fp16", "int8", "int8-static"):
+    for variant in VARIANTS:
         assert 'pip install "jobonnx[gpu]"' in (reasons[variant, "tensorrt"] or "")
 
 

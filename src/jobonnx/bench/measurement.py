@@ -16,11 +16,11 @@ import numpy as np
 from jobonnx.bench import gemm, own
 from jobonnx.bench.environment import record
 from jobonnx.bench.result import ON_CUDA, BundleFacts, Report, Shape
-from jobonnx.bench.runner import System, Truth, bundle_systems, not_here, run
+from jobonnx.bench.runner import System, Truth, bundle_systems, run
 from jobonnx.bench.workload import Sizes, draw
 from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
-from jobonnx.session import PROVIDERS, available_threads, is_available
+from jobonnx.session import PROVIDERS, available_threads, why_not
 from jobonnx.tokenizer import Tokenizer
 
 
@@ -65,7 +65,7 @@ def grid(source: str | None, variants: Sequence[str] = (), providers: Sequence[s
 
 def _without_graph(source: str | None, variant: str, provider: str) -> System:
     """A cell for which the bundle has no graph; where the provider is not there either, that is said first."""
-    reason = f"the bundle has no {variant} graph for {provider}" if is_available(provider) else not_here(provider)
+    reason = why_not(provider) or f"the bundle has no {variant} graph for {provider}"
     return System(
         name=f"jobonnx-{variant}-{provider}",
         adapter=Path(own.__file__),

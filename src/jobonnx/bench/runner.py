@@ -24,7 +24,7 @@ from jobonnx.bench.result import ON_CUDA, Batch, Cell, Round
 from jobonnx.bench.workload import Workload
 from jobonnx.bundle import Bundle
 from jobonnx.parity import Floats, measure
-from jobonnx.session import PROVIDERS, is_available
+from jobonnx.session import PROVIDERS, why_not
 
 _SAMPLING = 0.05  # seconds between readings of a busy worker's memory
 _SETTLE = 0.3  # seconds after each turn: threads that spin for a while after their work have stopped by then
@@ -75,7 +75,9 @@ def bundle_systems(source: str | None = None) -> list[System]:
         for name, provider in PROVIDERS.items():
             if provider.target != graph.target:
                 continue
-            files = (bundle.folder / graph.path, bundle.folder / f"{graph.path}.data")
+            absent = why_not(name, graph.variant)
+            # Bundles from before graphs shared data files do not name theirs.
+            files = (bundle.folder / graph.path, bundle.folder / (graph.data or f"{graph.path}.data"))
             systems.append(
                 System(
                     name=f"jobonnx-{graph.variant}-{name}",
@@ -83,15 +85,10 @@ def bundle_systems(source: str | None = None) -> list[System]:
                     options={"bundle": source, "variant": graph.variant, "provider": name},
                     family="jobonnx",
                     files=tuple(file for file in files if file.is_file()),
-                    absent=None if is_available(name) else not_here(name),
+                    absent=absent,
                 )
             )
     return systems
-
-
-def not_here(provider: str) -> str:
-    """Of a provider that is not in this onnxruntime: that, and what to install."""
-    return f"provider {provider!r} is not in this onnxruntime; {PROVIDERS[provider].install}"
 
 
 class _Process:

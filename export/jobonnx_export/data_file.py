@@ -1,0 +1,42 @@
+"""The file that graphs keep their large tensors in: one for each type of numbers, whatever is written for several targets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_ALIGNMENT = 4096  # of each tensor: a page, so that it can be memory-mapped
+
+
+class DataFile:
+    """External data of one or more ONNX graphs in the same folder. Equal bytes are stored once, whoever asks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._places: dict[bytes, int] = {}  # sha256 of a tensor's bytes -> its offset
+        self._file: BinaryIO | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[DataFile]:
+        """Open for `add`: made anew the first time, later on with every tensor where it was."""
+        with open(self.path, "ab" if self._places else "wb") as self._file:
+            yield self
+
+    def add(self, array: np.ndarray[Any, Any]) -> tuple[int, int]:
+        """Store an array's bytes, in C order.
+
+        Returns:
+            Offset and length, in bytes.
+        """
+        assert self._file is not None, "open() first"
+        key = hashlib.sha256(array.data).digest()
+        if key not in self._places:
+            self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
+            self._places[key] = self._file.tell()
+            self._file.write(array.data)
+        return self._places[key], array.nbytes
