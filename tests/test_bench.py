@@ -31,7 +31,7 @@ from jobonnx.bench import (
     summarise,
     timing,
 )
-from jobonnx.bench.environment import available_bytes
+from jobonnx.bench.environment import available_bytes, gpu_bytes
 from jobonnx.bundle import TOKENIZER
 from jobonnx.titles import read_titles
 from jobonnx.tokenizer import Tokenizer
@@ -111,6 +111,12 @@ def test_the_draw_can_be_repeated_and_drops_repeats() -> None:
 def test_a_draw_that_cannot_be_made_says_so(count: int, sizes: Sizes) -> None:
     with pytest.raises(JobonnxError):
         draw([f"title {i}" for i in range(count)], lambda texts: [[0] * 5 for _ in texts], sizes)
+
+
+def test_lengths_that_cannot_be_paired_are_told_with_what_is_needed() -> None:
+    lengths = [3] * 100 + [11] * 100
+    with pytest.raises(JobonnxError, match=r"has 0 titles of the mean length, \d tokens, and 32 are needed; give a longer one"):
+        draw([f"title {i}" for i in range(200)], lambda texts: [[0] * lengths[int(t.split()[1])] for t in texts], SIZES)
 
 
 def test_percentiles_and_medians() -> None:
@@ -272,3 +278,34 @@ def test_the_environment_names_what_matters() -> None:
     assert environment.features.keys() >= {"AVX2", "AVX-512", "VNNI", "BF16", "AMX-INT8", "NEON", "I8MM"}
     assert environment.cpu
     assert environment.threads >= 1
+
+
+NVIDIA_SMI = """#!/bin/sh
+test "$*" = "--query-compute-apps=pid,used_memory --format=csv,noheader,nounits" || exit 1
+echo "1, 9000"
+for pid in $(cat {}); do printf '%s, 512\\n%s, 100\\n' $pid $pid; done
+echo "$PPID, [N/A]"
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for nvidia-smi is a shell script")
+def test_gpu_memory_is_of_cells_on_a_gpu(
+    adapter: Path, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "pids"
+    adapter.write_text(
+        ADAPTER.replace("    return System", f"    open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n    return System")
+    )
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(NVIDIA_SMI.format(pids))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    systems = [System("a", adapter, {"provider": "cuda"}), System("b", adapter, {"provider": "cpu"})]
+    a, b = run(systems, workload, tmp_path, rounds=1)
+    assert (a.status, b.status) == ("measured", "measured")
+    assert a.gpu_peak_bytes == 612 << 20  # on two GPUs
+    assert b.gpu_peak_bytes is None
+    assert gpu_bytes(os.getpid()) is None  # "[N/A]" is no number
+    program.unlink()
+    assert gpu_bytes(int(pids.read_text().split()[0])) is None

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from reports import ENVIRONMENT, cell, report
 
 from jobonnx import cli_bench
+from jobonnx.bench.measurement import FULL, QUICK
 from jobonnx.cli import main
 
 
@@ -61,6 +62,16 @@ def test_what_cannot_be_is_one_sentence(arguments: list[str], sentence: str, tmp
     assert sentence in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_too_few_titles_are_refused_with_the_number_that_is_needed(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason='the report needs matplotlib: pip install "jobonnx[bench]"')
+    titles = tmp_path / "titles.txt"
+    titles.write_text("".join(f"nurse {i}\n" for i in range(40)) * 10)
+    result = run("--workload", titles, "--quick", "-o", tmp_path / "new")
+    assert result.stderr.endswith("has 40 distinct titles, 200 are needed; give a longer one\n")
+    assert os.listdir(tmp_path) == ["titles.txt"]
+    assert (FULL.sizes.bulk, QUICK.sizes.bulk) == (1000, 200)  # as the help says
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

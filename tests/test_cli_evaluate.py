@@ -23,12 +23,14 @@ asked = []  # what encoders were made with
 class StubEncoder:
     """Hashed words; int8 is fp32 with another hash."""
 
+    note = ""
+
     def __init__(self, bundle=None, variant=None, **options):
         asked.append({"bundle": bundle, "variant": variant, **options})
         if variant == "fp16" and not options["force"]:
             raise CannotRunHereError("fp16 needs a GPU.")
         self.variant = variant or "int8"
-        self.bundle = SimpleNamespace(model=SimpleNamespace(note=""))
+        self.bundle = SimpleNamespace(model=SimpleNamespace(note=self.note))
         self.graph = SimpleNamespace(degraded=self.variant == "fp16")
         self.fingerprint = f"print-{self.variant}"
 
@@ -103,6 +105,14 @@ def test_all_variants_with_force_include_fp16(german):
     result = run(evaluate, german, "--variant", "all", "--force", "--json")
     assert list(json.loads(result.stdout)["variants"]) == ["fp32", "fp16", "int8"]
     assert "note: fp16 missed its parity tolerance" in result.stderr
+
+
+def test_note_of_a_bundle_is_said_once(german, tmp_path, monkeypatch):
+    monkeypatch.setattr(StubEncoder, "note", "trained on too little")
+    said = "note: trained on too little\n"
+    assert run(evaluate, german, "--variant", "all", "--json").stderr.count(said) == 1
+    files = german / "queries", german / "corpus_elements"
+    assert run(rank, *files, "-o", tmp_path / "run.trec").stderr.count(said) == 1
 
 
 def test_bundle_without_the_reference_says_that_it_shows_no_differences(german, monkeypatch):

@@ -367,7 +367,7 @@ def test_no_rows_give_an_empty_matrix(exact: Encoder, batches: list[tuple[int, i
     assert (empty.shape, empty.dtype, batches) == ((0, 128), np.float32, [])
 
 
-@pytest.mark.parametrize("wrong", [-1, 10**6])
+@pytest.mark.parametrize("wrong", [-1, 10**6, 2**63, -(2**63) - 1])
 def test_token_ids_that_the_model_does_not_have_are_named(wrong: int, encoder: Encoder) -> None:
     rows = [[0, 9, 2], [0, 9, wrong, 2]]
     for call in (encoder.encode_batch, encoder.encode_tokens):

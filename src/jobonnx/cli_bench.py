@@ -18,7 +18,10 @@ from jobonnx.errors import JobonnxError
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="cpu, cuda, ...; all if left out. May be repeated.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="fp32, int8, ...; all if left out. May be repeated.")
 @click.option(
-    "--workload", type=click.Path(path_type=Path), metavar="FILE", help="Titles, one a line; the package's own by default."
+    "--workload",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Titles, one a line, 1,000 distinct ones at least, with --quick 200; the package's own by default.",
 )
 @click.option("--quick", is_flag=True, help="A first look: fewer titles and three rounds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder to make.")

@@ -44,15 +44,15 @@ def encoder_options(command: Any, variant: Any = _one_variant) -> Any:
     return command
 
 
-def load(bundle: str | None, **options: Any) -> "Encoder":
-    """An encoder, with what has to be said of it on stderr."""
+def load(bundle: str | None, note: bool = True, **options: Any) -> "Encoder":
+    """An encoder, with what has to be said of it on stderr; `note` says whether the bundle's own is."""
     from jobonnx import Encoder
 
     with warnings.catch_warnings(record=True, action="always") as said:
         encoder = Encoder(bundle, **options)
     for warning in said:
         click.echo(f"note: {warning.message}", err=True)
-    if encoder.bundle.model.note:
+    if note and encoder.bundle.model.note:
         click.echo(f"note: {encoder.bundle.model.note}", err=True)
     if encoder.graph.degraded:
         click.echo(f"note: {encoder.variant} missed its parity tolerance at export and was kept with --allow-degraded", err=True)
@@ -194,7 +194,7 @@ def _evaluate_variants(
     console = Console(stderr=True)
     for variant in dict.fromkeys([*reference, *chosen]):
         try:
-            encoder = load(model, variant=variant, **options)
+            encoder = load(model, note=not evaluations, variant=variant, **options)
         except CannotRunHereError as error:
             # A bundle may hold a variant for hardware that is not here: fp16 on a CPU, say. What was asked for by name must run.
             if variant in named:

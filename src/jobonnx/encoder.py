@@ -194,16 +194,20 @@ class Encoder:
                 raise ValueError(f"row {i} has {len(row)} token ids; it has to be 1 to {self.max_seq_length}")
         if len(rows) == 0:
             return np.empty((0, self.bundle.model.dimension), dtype=np.float32)
-        ids, mask = pad(rows, self.bundle.model.pad_id)
+        try:
+            ids, mask = pad(rows, self.bundle.model.pad_id)
+        except OverflowError:
+            i, token = next((i, token) for i, row in enumerate(rows) for token in row if not -(2**63) <= token < 2**63)
+            raise _unknown_id(i, token) from None
         # The graph would count a negative id from the table's end.
         if ids.min() < 0:
-            raise _unknown_id(ids, ids.argmin())
+            raise _unknown_id(*_at(ids, ids.argmin()))
         try:
             return session.run(ids, mask)
         except Exception as error:  # onnxruntime's own exception types are not public
             if "out of data bounds" not in str(error):
                 raise
-            raise _unknown_id(ids, ids.argmax()) from None
+            raise _unknown_id(*_at(ids, ids.argmax())) from None
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """Cosine similarity of every vector of `a` with every one of `b`: float32 [len(a), len(b)]."""
@@ -251,9 +255,14 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
     raise CannotRunHereError(reasons[0] if reasons else lacking)
 
 
-def _unknown_id(ids: Integers, place: np.intp) -> ValueError:
-    row, column = np.unravel_index(place, ids.shape)
-    return ValueError(f"row {row} holds token id {ids[row, column]}, which the model does not have; take ids from its tokenize")
+def _at(ids: Integers, place: np.intp) -> tuple[int, int]:
+    """Row and token id of a place in a flattened batch."""
+    row = int(place) // ids.shape[1]
+    return row, int(ids.flat[place])
+
+
+def _unknown_id(row: int, token: int) -> ValueError:
+    return ValueError(f"row {row} holds token id {token}, which the model does not have; take ids from its tokenize")
 
 
 def _whole(name: str, value: int) -> int:

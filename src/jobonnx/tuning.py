@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from jobonnx.bundle import TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
+from jobonnx.machine import cpu
 from jobonnx.planner import Integers, pad, plan
 from jobonnx.session import (
     PROVIDERS,
@@ -61,12 +60,7 @@ Report = Callable[[str], None]
 
 def machine() -> dict[str, Any]:
     """What a tuning holds for: another processor, number of threads or ONNX Runtime needs another one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model")))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    return {"cpu": cpu, "threads": available_threads(), "onnxruntime": import_onnxruntime().__version__}
+    return {"cpu": cpu().name, "threads": available_threads(), "onnxruntime": import_onnxruntime().__version__}
 
 
 def find(bundle: Bundle, variant: str) -> tuple[Tuning | None, str | None]:

@@ -52,6 +52,13 @@ def test_a_machine_that_was_busy_is_said() -> None:
     )
 
 
+def test_another_engine_is_no_busy_machine() -> None:
+    before = report(cell("fp32"))
+    assert before.limits is not None
+    both = {"fp32": {"64": {"rates": {"onnxruntime on OpenVINO": 2e9, "onnxruntime": 1e9}}}}
+    assert difference(before, report(cell("fp32"), limits={**before.limits, "gemm": both})).warnings == ()
+
+
 def test_other_machines_and_other_cells_are_said() -> None:
     before = report(cell("fp32"), cell("int8"))
     elsewhere = replace(ENVIRONMENT, cpu="Another", threads=8, versions={"onnxruntime": "1.25.0"})

@@ -28,7 +28,7 @@ def test_three_files_that_say_the_same(tmp_path: Path) -> None:
     assert content["cells"][0]["sweep"][1] == {"titles": 10, "tokens": 80, "seconds": [0.05, 0.06, 0.07]}
     markdown = (tmp_path / "report" / "report.md").read_text()
     assert "- **bulk: int8 on cpu**, 100 titles/s" in markdown
-    assert "| fp16 | cuda | absent | a \\| b &lt;c> |" in markdown
+    assert "| fp16 | cuda | absent: a \\| b &lt;c> |" in markdown
 
 
 def test_nothing_is_left_of_a_folder_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

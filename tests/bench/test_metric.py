@@ -11,7 +11,7 @@ from jobonnx.bench.metric import BULK, MEMORY, METRICS, ONE
 
 
 def test_values_have_the_units_they_name() -> None:
-    c = cell("fp32", bulk=2.0, one=0.01, peak=5_000_000)
+    c = cell("fp32", bulk=2.0, one=0.01, peak=5_000_000, gpu_peak_bytes=7_000_000)
     assert BULK.values(c, WORKLOAD)[0] == 50
     assert ONE.values(c, WORKLOAD)[0] == pytest.approx(10)
     assert MEMORY.values(c, WORKLOAD) == (5,)

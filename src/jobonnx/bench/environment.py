@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobonnx.bench.worker import versions
+from jobonnx.machine import cpu
 from jobonnx.session import available_threads
 
 # Feature -> the names the kernel lists it under, x86 and ARM.
@@ -27,7 +28,16 @@ _FEATURES = {
     "SVE": {"sve"},
 }
 
-_PACKAGES = ("jobonnx", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "onnxruntime-directml")
+_PACKAGES = (
+    "jobonnx",
+    "numpy",
+    "tokenizers",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-ep-openvino",
+    "onnxruntime-directml",
+)
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,11 @@ class Environment:
 
 def record() -> Environment:
     """Describe this machine now."""
-    model, flags = _cpu()
+    processor = cpu()
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        cpu=model,
-        features={name: bool(names & flags) for name, names in _FEATURES.items()},
+        cpu=processor.name,
+        features={name: bool(names & processor.flags) for name, names in _FEATURES.items()},
         logical_cores=os.cpu_count() or 1,
         threads=available_threads(),
         cpu_quota=_cgroup("cpu.max"),
@@ -80,17 +90,15 @@ def available_bytes() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = _output("sysctl", "-n", "machdep.cpu.brand_string") or ""
-        arm = {"asimd"} if platform.machine() in ("arm64", "aarch64") else set()
-        return text.strip() or platform.processor() or platform.machine(), arm
-    # x86 says "flags" and "model name"; ARM says "Features" and often no name at all.
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return (name[1] if name else platform.machine()), set(flags[1].split()) if flags else set()
+def gpu_bytes(pid: int) -> int | None:
+    """Memory that a process holds on NVIDIA GPUs, over all of them.
+
+    None where nvidia-smi does not say: it is not there, or in a container that does not share the host's process ids.
+    """
+    found = _output("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits") or ""
+    rows = [line.split(",") for line in found.splitlines()]
+    held = [int(row[1]) << 20 for row in rows if len(row) == 2 and row[0].strip() == str(pid) and row[1].strip().isdigit()]
+    return sum(held) if held else None
 
 
 def _memory() -> int | None:

@@ -158,6 +158,7 @@ def _products(shape: Shape, providers: Sequence[str]) -> list[dict[str, Any]]:
     command = [sys.executable, "-P", gemm.__file__, "--threads", str(available_threads())]
     command += ["--hidden", str(shape.hidden), "--intermediate", str(shape.intermediate)]
     command += ["--cuda"] if any(name in ON_CUDA for name in providers) else []
+    command += ["--openvino"] if "openvino" in providers else []
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:  # a rate that is not there leaves the shares out, and the report says so

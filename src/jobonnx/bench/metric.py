@@ -62,6 +62,7 @@ METRICS = (
     Metric("load", "s", False, 0.3, lambda cell, _: cell.loads),
     Metric("first call", "ms", False, 0.3, lambda cell, _: [1000 * seconds for seconds in cell.first_calls]),
     MEMORY,
+    Metric("peak GPU memory", "MB", False, 0.05, lambda cell, _: (cell.gpu_peak_bytes / 1e6,) if cell.gpu_peak_bytes else ()),
     Metric("mean centred cosine", "", True, 0.001, _parity("mean_centred")),
     Metric("top-10 overlap", "", True, 0.001, _parity("top10_overlap")),
 )

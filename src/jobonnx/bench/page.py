@@ -31,7 +31,7 @@ svg text{font-family:inherit!important}
 .narrow{display:none}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch;border:1px solid var(--line);border-radius:10px}
 table{border-collapse:separate;border-spacing:0;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
-th,td{padding:.42rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th,td{padding:7px .5rem;line-height:21px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 thead th{color:var(--soft);font-weight:600;background:var(--card)}
 tbody tr:last-child>*{border-bottom:0}
 .name{text-align:left;font-weight:600}
@@ -40,7 +40,7 @@ td.name+td.name{font-weight:400}
 @media(max-width:640px){main{padding:1.5rem 1rem 3rem}.wide{display:none}.narrow{display:block}
 .scroll:not(.long) .name:first-child{position:sticky;left:0;background:var(--back)}
 .scroll:not(.long) thead .name:first-child{background:var(--card)}
-.long th,.long td{padding:.4rem .5rem;font-size:.8rem;vertical-align:top}
+.long th,.long td{font-size:.8rem;vertical-align:top}
 .long tr>:last-child{min-width:9.5rem;width:60%}.long .name{white-space:normal}}
 """
 

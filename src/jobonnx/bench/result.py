@@ -96,6 +96,7 @@ class Cell:
     batch_cosine: float | None  # lowest cosine between a title's vector alone or among 32, and in bulk
     asked: dict[str, str] = field(default_factory=dict)  # {"variant", "provider"}, of ours; what came of it is in `details`
     sweep: tuple[Batch, ...] = ()  # smallest first
+    gpu_peak_bytes: int | None = None  # on NVIDIA GPUs, context included: highest of a reading after each command; None: not known
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from jobonnx.bench import own, worker
-from jobonnx.bench.environment import available_bytes
-from jobonnx.bench.result import Batch, Cell, Round
+from jobonnx.bench.environment import available_bytes, gpu_bytes
+from jobonnx.bench.result import ON_CUDA, Batch, Cell, Round
 from jobonnx.bench.workload import Workload
 from jobonnx.bundle import Bundle
 from jobonnx.parity import Floats, measure
@@ -96,6 +96,8 @@ class _Process:
 
     def __init__(self, system: System, log: Path, timeout: float) -> None:
         self.anonymous_peak: int | None = None
+        self.gpu_peak: int | None = None
+        self._on_gpu = system.options.get("provider") in ON_CUDA
         self._log = log
         self._timeout = timeout
         with open(log, "ab") as errors:
@@ -136,6 +138,8 @@ class _Process:
         if line is None:
             raise WorkerLost(self._epitaph(command))
         self._sample()
+        if self._on_gpu:  # between commands: nvidia-smi takes a core; and ONNX Runtime gives nothing back that it took
+            self.gpu_peak = _larger(self.gpu_peak, gpu_bytes(self._process.pid))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerLost(f"{command}: {answer['error']}")
@@ -202,6 +206,7 @@ class _Turns:
         self._rounds: list[Round] = []
         self._peak: int | None = None
         self._anonymous_peak: int | None = None
+        self._gpu_peak: int | None = None
         self._idle: float | None = None
         self._sweep: list[Batch] = []
         self._swept = False
@@ -229,7 +234,7 @@ class _Turns:
         try:
             self._wake()
             process = self.process or self._start(workload)
-            self._anonymous_peak = _larger(self._anonymous_peak, process.anonymous_peak)
+            self._keep_peaks(process)
             self._swept = True
             for group in workload.sweep:
                 tokens = workload.count(group)
@@ -245,7 +250,7 @@ class _Turns:
         if self.process is not None:
             self._wake()
             if not self._swept:
-                self._anonymous_peak = _larger(self._anonymous_peak, self.process.anonymous_peak)
+                self._keep_peaks(self.process)
             self.process.close()
             self.process = None
 
@@ -273,6 +278,7 @@ class _Turns:
             batch_cosine=None if vectors is None else self._batch_cosine(workload, vectors),
             asked={key: self.system.options[key] for key in ("variant", "provider") if key in self.system.options},
             sweep=tuple(self._sweep),
+            gpu_peak_bytes=self._gpu_peak,
         )
 
     def bulk_vectors(self) -> Floats | None:
@@ -282,6 +288,10 @@ class _Turns:
     def kept(self, name: str) -> Floats | None:
         """Vectors of its first round."""
         return _load(self.vectors / f"{name}.npy") if self._rounds else None
+
+    def _keep_peaks(self, process: _Process) -> None:
+        self._anonymous_peak = _larger(self._anonymous_peak, process.anonymous_peak)
+        self._gpu_peak = _larger(self._gpu_peak, process.gpu_peak)
 
     def _wake(self) -> None:
         """Count what the process took since its last turn."""

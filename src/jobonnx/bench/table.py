@@ -86,15 +86,24 @@ def _speed(report: Report) -> Table:
         )
     head = ("variant", "provider", "titles/s", "tokens/s", "of GEMM rate", "1: p50 ms", "p95", "p99", "8: p50 ms", "32: p50 ms")
     note = (
-        "Bulk is one call with distinct titles. The GEMM rate is that of ONNX Runtime's own matrix products in the same type at "
-        "the model's layer shapes, measured in the same run. Latencies are of one call with 1, 8 and 32 titles."
+        "Bulk is one call with distinct titles. The GEMM rate is the best that any engine measured in the same run reaches on the "
+        "same device, in matrix products of the same type at the model's layer shapes. Latencies are of one call with 1, 8 and 32 "
+        f"titles.{_unmeasured(report)}"
     )
     return Table("Speed", head, tuple(rows), note)
 
 
+def _unmeasured(report: Report) -> str:
+    """Products that failed, so that a share that is left out has its reason; a type without kernel has no cell either."""
+    failed = [phrase for phrase in (report.limits or {}).get("missing", ()) if not phrase.endswith(": no kernel")]
+    return f" Products that could not be measured: {'; '.join(failed)}." if failed else ""
+
+
 def _cost(report: Report) -> Table:
+    found = measured(report)
+    on_gpu = any(cell.gpu_peak_bytes is not None for cell, _ in found)
     rows = []
-    for cell, s in measured(report):
+    for cell, s in found:
         rows.append(
             (
                 *_names(cell),
@@ -102,8 +111,9 @@ def _cost(report: Report) -> Table:
                 "unknown" if s.nodes_on_cpu is None else str(s.nodes_on_cpu),
                 _short(s.load),
                 _short(1000 * s.first_call),
-                "" if cell.peak_bytes is None else f"{cell.peak_bytes / 1e6:,.0f}",
-                "" if cell.anonymous_peak_bytes is None else f"{cell.anonymous_peak_bytes / 1e6:,.0f}",
+                _megabytes(cell.peak_bytes),
+                _megabytes(cell.anonymous_peak_bytes),
+                *((_megabytes(cell.gpu_peak_bytes),) if on_gpu else ()),
                 _short(s.cpu_per_1000_titles),
             )
         )
@@ -116,12 +126,15 @@ def _cost(report: Report) -> Table:
         "first call ms",
         "peak MB",
         "anonymous MB",
+        *(("GPU MB",) if on_gpu else ()),
         "CPU s / 1,000",
     )
     note = (
         "Each cell is a process of its own. Nodes on CPU fell to the CPU provider though another was asked for. Peak memory is the "
         "process's high-water mark at the default token budget, mapped files included; anonymous is without them."
     )
+    if on_gpu:
+        note += " GPU memory is the most that nvidia-smi showed for the process between calls, the CUDA context included."
     return Table("Cost", head, tuple(rows), note)
 
 
@@ -161,9 +174,14 @@ def _sweep(report: Report) -> Table:
 
 
 def _missing(report: Report) -> Table:
-    cells = [cell for cell in report.cells if cell.reason]
-    rows = tuple((*_names(cell), cell.status, (cell.reason or "") + _untested(cell)) for cell in cells)
-    return Table("Not measured", ("variant", "provider", "", "reason, and what to install"), rows, labels=4, prose=True)
+    """What was not measured; variants that lack the same thing on one provider share a row."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for cell in report.cells:
+        if cell.reason:
+            reason = f"{cell.status}: {cell.reason}{_untested(cell)}"
+            alike.setdefault((provider_of(cell), reason), []).append(variant_of(cell))
+    rows = tuple((", ".join(variants), *what) for what, variants in alike.items())
+    return Table("Not measured", ("variant", "provider", "reason, and what to install"), rows, labels=3, prose=True)
 
 
 def _untested(cell: Cell) -> str:
@@ -180,6 +198,10 @@ def _milliseconds(t: Timing) -> tuple[str, str, str]:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:,.0f}"
 
 
 def _cosine(value: float | None) -> str:

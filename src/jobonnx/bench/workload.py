@@ -135,4 +135,8 @@ def _pairs(
         if rest == 0 and len(of_length.get(length, ())) >= 32:
             mixed.append(tuple(group))
             equal.append(tuple(rng.sample(of_length[length], 32)))
-    raise JobonnxError("the titles file has not 32 titles of the mean length; give a longer one")
+    mean = round(sum(tokens[title] for title in bulk) / len(bulk))
+    raise JobonnxError(
+        f"the titles file has {len(of_length.get(mean, ()))} titles of the mean length, {mean} tokens, and 32 are needed; "
+        "give a longer one"
+    )
