@@ -45,7 +45,8 @@ from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_
 
 VARIANTS = ("fp32", "fp16", "int8", "int8-static")
 # What a variant's graphs are written for. OpenVINO gets standard operators, and no fp32: on some CPUs it would compute in bf16.
-_TARGETS = {"fp32": ("cpu",), "fp16": ("cuda",), "int8": ("cpu",), "int8-static": ("cpu", "openvino")}
+# TensorRT gets no int8: it wants signed activations around zero, another recipe than this one.
+_TARGETS = {"fp32": ("cpu",), "fp16": ("cuda", "tensorrt"), "int8": ("cpu",), "int8-static": ("cpu", "openvino")}
 _TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
 _COPIED = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json")
 Report = Callable[[str], None]
@@ -132,10 +133,10 @@ def export(
                 assert statistics is not None
                 made = _int8(work, variant, make_recipe(checkpoint, statistics, static=variant == "int8-static"))
             elif variant == "fp16":
-                made = [_float(work, "fp16", half=True)]
+                made = [_float(work, "fp16", target) for target in _TARGETS["fp16"]]
             else:
                 portable = _measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32")
-                made = [_float(work, "fp32", half=False), portable]
+                made = [_float(work, "fp32", "cpu"), portable]
             for graph in made:
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
                 if missed and (not allow_degraded or None in graph.parity.values()):  # NaN is beyond degraded
@@ -292,11 +293,10 @@ def _measured(work: Work, variant: str, target: str, path: Path, recipe: str) ->
     return Graph(variant, target, path.relative_to(work.folder).as_posix(), recipe, parity.as_dict())
 
 
-def _float(work: Work, variant: str, half: bool) -> Graph:
-    work.report(f"writing {variant}")
-    (target,) = _TARGETS[variant]
+def _float(work: Work, variant: str, target: str) -> Graph:
+    work.report(f"writing {variant} for {target}")
     path = _graph_path(work, variant, target)
-    write_graph(work.checkpoint, path, half=half)
+    write_graph(work.checkpoint, path, half=variant == "fp16", packed=target == "cpu", plain=target == "tensorrt")
     return _measured(work, variant, target, path, variant)
 
 
