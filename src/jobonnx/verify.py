@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
+from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle, Model
 from jobonnx.errors import JobonnxError
 from jobonnx.parity import Floats, Parity, measure, shortfalls
 from jobonnx.planner import pad
@@ -47,7 +47,7 @@ def verify(bundle: Bundle) -> list[Verification]:
     for graph in bundle.graphs:
         provider = next((name for name, p in PROVIDERS.items() if p.target == graph.target and is_available(name)), "cpu")
         path = bundle.folder / graph.path
-        parity = measure_graph(path, rows, reference, m.pad_id, m.pooling, m.normalize, provider)
+        parity = measure_graph(path, rows, reference, m.pad_id, m.pooling, m.normalize, provider, m)
         results.append(Verification(graph.variant, graph.target, provider, parity, tuple(shortfalls(graph.variant, parity))))
     return results
 
@@ -60,9 +60,10 @@ def measure_graph(
     pooling: str,
     normalize: bool,
     provider: str = "cpu",
+    model: Model | None = None,
 ) -> Parity:
     """Run token ids through a graph in shuffled batches of mixed lengths and compare with reference vectors [rows, dimension]."""
-    session = open_session(path, provider)
+    session = open_session(path, provider, model=model)
     order = np.random.default_rng(0).permutation(len(rows))
     vectors = np.empty_like(reference)
     for start in range(0, len(rows), _BATCH):
