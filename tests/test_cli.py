@@ -367,11 +367,12 @@ def test_verify_passes_an_export(bundle: Path) -> None:
         ("fp32", "cpu", []),
         ("fp32", "portable", []),
         ("fp16", "cuda", []),
+        ("fp16", "tensorrt", []),
         ("int8", "cpu", []),
         ("int8-static", "cpu", []),
         ("int8-static", "openvino", []),
     ]
-    assert run("verify", bundle).stdout.count("on cpu") == 6
+    assert run("verify", bundle).stdout.count("on cpu") == 7
 
 
 def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
