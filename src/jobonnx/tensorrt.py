@@ -29,7 +29,7 @@ def largest_shape(max_tokens: int) -> tuple[int, int]:
 def engine_options(graph: Path, model: Model, onnxruntime_version: str) -> dict[str, str]:
     """Options of onnxruntime's TensorRT provider, whose truth values are "True" and "False".
 
-    LayerNorm computes in float32 by the graph's stash_type; the fallback option forces that on LayerNorms that were taken apart.
+    The graph asks for LayerNorms in float32 by their stash_type; the fallback option forces it on those that were taken apart.
 
     Args:
         graph: the graph file.
