@@ -311,6 +311,7 @@ def test_variants_and_targets_map_to_graphs(bundle: Path) -> None:
         ("fp32", "portable"): "onnx/model.onnx",
         ("bf16", "openvino"): "engine/bf16-openvino.onnx",
         ("fp16", "cuda"): "engine/fp16-cuda.onnx",
+        ("fp16", "tensorrt"): "engine/fp16-tensorrt.onnx",
         ("int8", "cpu"): "engine/int8-cpu.onnx",
         ("int8-static", "cpu"): "engine/int8-static-cpu.onnx",
         ("int8-static", "openvino"): "engine/int8-static-openvino.onnx",

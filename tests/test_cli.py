@@ -368,6 +368,7 @@ def test_verify_passes_an_export(bundle: Path) -> None:
         ("fp32", "portable", []),
         ("bf16", "openvino", []),
         ("fp16", "cuda", []),
+        ("fp16", "tensorrt", []),
         ("int8", "cpu", []),
         ("int8-static", "cpu", []),
         ("int8-static", "openvino", []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from jobonnx import JobonnxError, session
+from jobonnx import Bundle, JobonnxError, session
 from jobonnx.errors import CannotRunHereError
 from jobonnx.session import PROVIDERS, _quota, available, available_threads, import_onnxruntime, is_available, open_session
+from jobonnx.tensorrt import engine_options
 
 NO_QUOTA = 1 << 30
 
@@ -167,26 +169,88 @@ def test_a_provider_that_is_not_installed_says_what_to_install(
         open_session(graph, provider)
 
 
-def test_a_provider_that_onnxruntime_replaces_in_silence_is_an_error(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+CUDA = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
 
-    class FallenBack:
-        """What InferenceSession does where libcudnn is missing: a warning, and the CPU."""
 
-        def __init__(self, path: str, options: Any, providers: list[Any], **rest: Any) -> None:
-            asked.extend(providers)
+class FallenBack:
+    """What InferenceSession does where libcudnn is missing: a warning, and the CPU."""
 
-        def disable_fallback(self) -> None:
-            pass
+    asked: list[tuple[list[Any], dict[str, Any]]]
 
-        def get_providers(self) -> list[str]:
-            return ["CPUExecutionProvider"]
+    def __init__(self, path: str, options: Any, providers: list[Any], **rest: Any) -> None:
+        self.asked.append((providers, rest))
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    def disable_fallback(self) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+@pytest.fixture
+def fallen_back(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], dict[str, Any]]]:
+    """An onnxruntime that says it has the GPU providers and uses none; gives providers and other arguments of its sessions."""
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
-    with pytest.raises(JobonnxError, match=r"'cuda' was asked for, onnxruntime gave CPUExecutionProvider; .*jobonnx\[gpu\]"):
+    monkeypatch.setattr(session, "integers_overflow", lambda: False)
+    FallenBack.asked = []
+    return FallenBack.asked
+
+
+@pytest.mark.parametrize(("cuda_graph", "more"), [(False, {}), (True, {"enable_cuda_graph": "1"})])
+def test_a_provider_that_onnxruntime_replaces_in_silence_is_an_error(
+    cuda_graph: bool, more: dict[str, str], graph: Path, bundle: Path, fallen_back: list[Any]
+) -> None:
+    with pytest.raises(CannotRunHereError, match=r"'cuda' was asked for, onnxruntime gave CPUExecutionProvider; .*jobonnx\[gpu\]"):
+        open_session(graph, "cuda", cuda_graph=cuda_graph, model=Bundle.open(bundle).model)
+    ((providers, rest),) = fallen_back
+    assert providers == [("CUDAExecutionProvider", CUDA | more), "CPUExecutionProvider"]
+    assert rest == {"disabled_optimizers": [], "enable_fallback": 0}
+
+
+def test_tensorrt_gets_its_options_and_is_never_replaced_either(graph: Path, bundle: Path, fallen_back: list[Any]) -> None:
+    model = Bundle.open(bundle).model
+    with pytest.raises(CannotRunHereError, match=r"'tensorrt' was asked for, .*gave CPU.*pip install .*tensorrt-cu13<11"):
+        open_session(graph, "tensorrt", model=model)
+    ((providers, _),) = fallen_back
+    assert providers == [
+        ("TensorrtExecutionProvider", engine_options(graph, model, onnxruntime.__version__)),
+        "CPUExecutionProvider",
+    ]
+
+
+def test_a_library_that_is_missing_says_where_it_comes_from(graph: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Please install TensorRT libraries\nas mentioned")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    session.integers_overflow()
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
+    with pytest.raises(
+        CannotRunHereError, match=r"does not load on provider 'tensorrt': Please install TensorRT .*comes with: pip"
+    ):
+        open_session(graph, "tensorrt", model=Bundle.open(bundle).model)
+
+
+def test_heavy_nodes_that_a_gpu_leaves_to_the_cpu_are_an_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime lists the provider that was asked for first, whatever it took."""
+    monkeypatch.setitem(PROVIDERS, "cuda", replace(PROVIDERS["cuda"], onnxruntime_name="CPUExecutionProvider", device="cpu"))
+    found = session._left_to_others
+    monkeypatch.setattr(session, "_left_to_others", lambda opened, name: found(opened, "CUDAExecutionProvider"))
+    with pytest.raises(
+        CannotRunHereError, match=r"'cuda' left .*MatMul, MultiHeadAttention of .*fp16-cuda\.onnx to the CPU; export"
+    ):
+        open_session(bundle / "engine" / "fp16-cuda.onnx", "cuda", model=Bundle.open(bundle).model)
+
+
+def test_gpus_need_the_model_and_cuda_graphs_need_cuda(graph: Path, bundle: Path, fallen_back: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"'cuda' needs the model"):
         open_session(graph, "cuda")
-    assert asked[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    for provider in ("cpu", "tensorrt"):
+        with pytest.raises(JobonnxError, match=f"cuda_graph is for provider 'cuda', not '{provider}'; leave it out"):
+            open_session(graph, provider, cuda_graph=True, model=Bundle.open(bundle).model)
+    assert fallen_back == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph"])
@@ -239,7 +303,7 @@ def test_the_gpu_wheel_alone_loads_the_cuda_libraries_pip_installed(monkeypatch:
 
 
 def test_no_provider_that_computes_in_tf32_or_by_another_name() -> None:
-    assert PROVIDERS["cuda"].options == {"use_tf32": "0"}
+    assert PROVIDERS["cuda"].options == CUDA
     assert {name: p.onnxruntime_name for name, p in PROVIDERS.items() if p.target != name} == {}
 
 

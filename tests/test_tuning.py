@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import gpu
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -143,6 +144,55 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     monkeypatch.setattr(tuning.os, "access", lambda *_: False)
     with pytest.raises(JobonnxError, match="cannot be written to; copy the bundle"):
         tune(Bundle.open(copy), "int8", TITLES)
+
+
+@pytest.mark.parametrize(("gain", "captured"), [(0.9, True), (0.98, False)])
+def test_gpus_start_from_a_larger_budget_and_cuda_races_its_graphs_for_one_title(
+    gain: float, captured: bool, copy: Path, seconds: dict[Tuning, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.stand_in(monkeypatch)
+    monkeypatch.setattr(tuning._Runs, "tokens", 1 << 20)
+    best = Tuning("cuda", 4, token_budget=8192)
+    seconds |= {best: 0.5, replace(best, cuda_graph=True): 0.5 * gain}
+    found, trials = tune(Bundle.open(copy), "fp16", TITLES)
+    assert found == replace(best, cuda_graph=captured)
+    assert {t.tuning.provider for t in trials} == {"cuda", "tensorrt"}
+    assert {t.tuning.token_budget for t in trials} == {2048, 4096, 8192, 16384, 32768}
+    assert {t.tuning.streams for t in trials} == {1}
+    assert {t.what for t in trials if t.tuning.cuda_graph} == {"one title"}
+    encoder = Encoder(copy, variant="fp16")
+    assert (encoder.provider, encoder.tuning) == ("cuda", found)
+    assert encoder.encode(TITLES[:2]).shape == (2, 128)
+
+
+def test_tensorrt_and_the_cpu_race_no_cuda_graphs(
+    copy: Path, seconds: dict[Tuning, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.stand_in(monkeypatch)
+    monkeypatch.setattr(tuning._Runs, "tokens", 1 << 20)
+    seconds[Tuning("tensorrt", 4, token_budget=16384)] = 0.5
+    for variant, provider in (("fp16", "tensorrt"), ("int8", "cpu")):
+        found, trials = tune(Bundle.open(copy), variant, TITLES)
+        assert found.provider == provider
+        assert not any(t.tuning.cuda_graph for t in trials)
+
+
+def test_gpus_are_measured_for_real_in_their_buckets(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu.stand_in(monkeypatch)
+    monkeypatch.setattr(tuning, "_TURN_SECONDS", 0.05)
+    monkeypatch.setattr(tuning, "_ROUNDS", 1)
+    monkeypatch.setattr(tuning, "_GAIN", 100.0)  # whatever is fastest
+    found, trials = tune(Bundle.open(copy), "fp16", TITLES)
+    assert found.provider in ("cuda", "tensorrt")
+    assert all(0 < t.ratio < 100 for t in trials)
+
+
+def test_a_file_from_before_cuda_graphs_still_loads(copy: Path) -> None:
+    write(copy, machine(), int8=Tuning("cpu", 2, token_budget=64))
+    content = json.loads((copy / FILE).read_text())
+    del content["variants"]["int8"]["cuda_graph"]
+    (copy / FILE).write_text(json.dumps(content))
+    assert find(Bundle.open(copy), "int8") == (Tuning("cpu", 2, token_budget=64), None)
 
 
 def test_command_line(copy: Path, seconds: dict[Tuning, float]) -> None:

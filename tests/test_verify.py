@@ -91,7 +91,7 @@ class _Hidden:
 def test_a_portable_graph_is_pooled_without_its_padding(
     pooling: str, expected: Any, normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobonnx.verify.open_session", lambda path, provider: _Hidden())
+    monkeypatch.setattr("jobonnx.verify.open_session", lambda path, provider, model: _Hidden())
     reference = np.array(expected, dtype=np.float32)
     if normalize:
         reference /= np.linalg.norm(reference, axis=1, keepdims=True)

@@ -46,8 +46,15 @@ from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_
 
 VARIANTS = ("fp32", "bf16", "fp16", "int8", "int8-static")
 # What a variant's graphs are written for. OpenVINO gets standard operators. Where the CPU has bf16 it rounds fp32 to that, whatever
-# is asked of it: so fp32 is not for OpenVINO, and bf16 is that, an fp32 graph that OpenVINO rounds.
-_TARGETS = {"fp32": ("cpu",), "bf16": ("openvino",), "fp16": ("cuda",), "int8": ("cpu",), "int8-static": ("cpu", "openvino")}
+# is asked of it: so fp32 is not for OpenVINO, and bf16 is that, an fp32 graph that OpenVINO rounds. TensorRT gets no int8: it wants
+# signed activations around zero, another recipe than this one.
+_TARGETS = {
+    "fp32": ("cpu",),
+    "bf16": ("openvino",),
+    "fp16": ("cuda", "tensorrt"),
+    "int8": ("cpu",),
+    "int8-static": ("cpu", "openvino"),
+}
 # The numbers its large tensors are kept in, and the data file that all graphs of the same numbers share.
 _NUMBERS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8", "int8-static": "int8"}
 _TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
@@ -144,12 +151,12 @@ def export(
                 assert statistics is not None
                 made = _int8(work, variant, make_recipe(checkpoint, statistics, static=variant == "int8-static"))
             elif variant == "fp16":
-                made = [_float(work, "fp16", half=True)]
+                made = [_float(work, "fp16", target) for target in _TARGETS["fp16"]]
             elif variant == "bf16":
                 made = [_bf16(work, rounded)]
             else:
                 portable = _measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32")
-                made = [_float(work, "fp32", half=False), portable]
+                made = [_float(work, "fp32", "cpu"), portable]
             for graph in made:
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
                 if missed and (not allow_degraded or None in graph.parity.values()):  # NaN is beyond degraded
@@ -319,11 +326,11 @@ def _measured(work: Work, variant: str, target: str, path: Path, recipe: str, ro
     return Graph(variant, target, name, recipe, parity.as_dict(), data=None if target == "portable" else data)
 
 
-def _float(work: Work, variant: str, half: bool) -> Graph:
-    work.report(f"writing {variant}")
-    (target,) = _TARGETS[variant]
+def _float(work: Work, variant: str, target: str) -> Graph:
+    work.report(f"writing {variant} for {target}")
     path = _graph_path(work, variant, target)
-    write_graph(work.checkpoint, path, work.data[_NUMBERS[variant]], half=half)
+    data = work.data[_NUMBERS[variant]]
+    write_graph(work.checkpoint, path, data, half=variant == "fp16", packed=target == "cpu", plain=target == "tensorrt")
     return _measured(work, variant, target, path, variant)
 
 

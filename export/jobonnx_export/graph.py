@@ -2,7 +2,8 @@
 
 One builder for every precision. What sets it apart from a traced graph:
 
-- No GEMM ever sees padding. Real tokens are packed into a [tokens, hidden] matrix; only attention goes back to [batch, sequence].
+- On CPUs no GEMM ever sees padding. Real tokens are packed into a [tokens, hidden] matrix; only attention goes back to [batch,
+  sequence]. On GPUs nothing is packed: the host would have to wait for the number of tokens.
 - With CLS pooling the last layer computes one row a title: its query, attention output and feed-forward. The result is the same.
 - Pooling and L2 normalisation are inside, so any ONNX Runtime client gets the right vectors.
 
@@ -98,6 +99,7 @@ def write_graph(
     plain: bool = False,
     half: bool = False,
     half_embeddings: bool = False,
+    packed: bool = True,
     int8: dict[str, Int8Linear] | None = None,
     scaled_values: dict[int, np.ndarray[Any, np.dtype[np.float32]]] | None = None,
 ) -> None:
@@ -110,10 +112,13 @@ def write_graph(
         plain: standard ONNX operators only, for compilers that know no others (OpenVINO, TensorRT).
         half: run the encoder in float16. LayerNorm computes in float32 inside its kernel; pooling and the norm are float32.
         half_embeddings: store the word embeddings as float16 and compute with them in float32.
+        packed: compute on real tokens only. False for GPUs: how many tokens are real is known on the device only, so packing makes
+            the host wait for it in each run, no CUDA graph can be captured, and TensorRT has no NonZero. Floats only.
         int8: linear layers to run in int8, by module name; those not named stay in float.
         scaled_values: by layer, factors [hidden] to divide the attention values by, which smooths the input of the attention
             output layer at no cost: attention is linear in its values.
     """
+    assert packed or not int8, "int8 is for packed rows"
     a = checkpoint.architecture
     real = np.float16 if half else np.float32
     data = data or DataFile(path.with_name(path.name + ".data"))
@@ -128,7 +133,7 @@ def write_graph(
                 "LayerNormalization", x, tensor(f"{name}.weight"), tensor(f"{name}.bias"), axis=-1, epsilon=a.epsilon, stash_type=1
             )
 
-        def linear(x: str, name: str, divide: np.ndarray[Any, Any] | None = None) -> str:
+        def linear(x: str, name: str, divide: np.ndarray[Any, Any] | None = None, bias_later: bool = False) -> str:
             bias = checkpoint.tensor(f"{name}.bias")
             bias = bias if divide is None else bias / divide
             if int8 and name in int8:
@@ -136,6 +141,9 @@ def write_graph(
                 return (_qdq_linear if plain else _int8_linear)(g, x, name, int8[name], scale, bias)
             weight = checkpoint.tensor(f"{name}.weight")
             weight = weight if divide is None else weight / divide[:, None]
+            if not packed:  # rows lie in [batch, sequence], which Gemm does not take
+                product = g.op("MatMul", x, g.const(f"{name}.weight", weight.T.astype(real)))
+                return product if bias_later else g.op("Add", product, g.const(f"{name}.bias", bias.astype(real)))
             # Stored as in the checkpoint, [out, in]; the kernel packs it once at load.
             return g.op(
                 "Gemm",
@@ -145,51 +153,70 @@ def write_graph(
                 transB=1,
             )
 
-        # Real tokens, packed: `flat` are their places in the padded matrix, `place` the way back for every padded cell.
         mask = g.op("Cast", "attention_mask", to=TensorProto.INT32, name="mask")
-        cells = g.op("Reshape", mask, g.ints(-1))
-        flat = g.op("Squeeze", g.op("NonZero", cells), g.ints(0), name="flat")
-        # A padded cell points at the real token before it: any finite row will do, attention masks it.
-        place = g.op("Sub", g.op("CumSum", cells, g.const("axis0", np.array(0, np.int64))), g.const("one", np.array(1, np.int32)))
-        place = g.op("Reshape", place, g.op("Shape", "attention_mask"), name="place")
-        first = g.op("Gather", place, g.const("zero", np.array(0, np.int64)), axis=1, name="first")
+        flat = place = first = ""
+        if packed:
+            # Real tokens, packed: `flat` are their places in the padded matrix, `place` the way back for every padded cell.
+            cells = g.op("Reshape", mask, g.ints(-1))
+            flat = g.op("Squeeze", g.op("NonZero", cells), g.ints(0), name="flat")
+            # A padded cell points at the real token before it: any finite row will do, attention masks it.
+            place = g.op(
+                "Sub", g.op("CumSum", cells, g.const("axis0", np.array(0, np.int64))), g.const("one", np.array(1, np.int32))
+            )
+            place = g.op("Reshape", place, g.op("Shape", "attention_mask"), name="place")
+            first = g.op("Gather", place, g.const("zero", np.array(0, np.int64)), axis=1, name="first")
+
+        # CUDA's fused attention kernels take the length of each row, and no mask; they add the biases in the same pass.
+        fused = not packed and not plain
+        lengths = g.op("ReduceSum", mask, g.ints(1), keepdims=0, name="lengths") if fused else ""
 
         # XLM-R counts positions over ids that are not padding, from pad_id + 1 (transformers: create_position_ids_from_input_ids).
         pad = g.const("pad_id", np.array(a.pad_id, np.int64))
-        counted = g.op("Cast", g.op("Not", g.op("Equal", "input_ids", pad)), to=TensorProto.INT64)
+        # GPUs count in float32, which is exact so far: by its list of operators TensorRT has no CumSum of integers.
+        counted = g.op("Cast", g.op("Not", g.op("Equal", "input_ids", pad)), to=TensorProto.INT64 if packed else TensorProto.FLOAT)
         position = g.op("CumSum", counted, g.const("axis1", np.array(1, np.int64)))
-        position = g.op("Add", g.op("Mul", position, counted), pad)
+        position = g.op("Mul", position, counted)
+        position = g.op("Add", position if packed else g.op("Cast", position, to=TensorProto.INT64), pad)
 
-        def packed(x: str) -> str:
-            return g.op("Gather", g.op("Reshape", x, g.ints(-1)), flat, axis=0)
+        def tokens(x: str) -> str:
+            return g.op("Gather", g.op("Reshape", x, g.ints(-1)), flat, axis=0) if packed else x
 
         words = checkpoint.tensor("embeddings.word_embeddings.weight").astype(np.float16 if half_embeddings else real)
-        x = g.op("Gather", g.const("embeddings.word_embeddings.weight", words), packed("input_ids"), axis=0)
+        x = g.op("Gather", g.const("embeddings.word_embeddings.weight", words), tokens("input_ids"), axis=0)
         del words
         if half_embeddings and not half:
             x = g.op("Cast", x, to=TensorProto.FLOAT)
         # Only rows a text within the limit can reach; the one token type is the same for every row.
         table = checkpoint.tensor("embeddings.position_embeddings.weight")[: checkpoint.max_tokens + a.pad_id + 1]
         table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")
-        x = g.op("Add", x, g.op("Gather", g.const("embeddings.positions", table.astype(real)), packed(position), axis=0))
+        x = g.op("Add", x, g.op("Gather", g.const("embeddings.positions", table.astype(real)), tokens(position), axis=0))
         x = norm(x, "embeddings.LayerNorm")
 
         for i in range(a.layers):
             layer = f"encoder.layer.{i}"
             divide = (scaled_values or {}).get(i)
             only_cls = checkpoint.pooling == "cls" and i == a.layers - 1
-            keys = linear(x, f"{layer}.attention.self.key")
-            values = linear(x, f"{layer}.attention.self.value", divide)
-            keys, values = (g.op("Gather", y, place, axis=0) for y in (keys, values))
+            keys = linear(x, f"{layer}.attention.self.key", bias_later=fused)
+            values = linear(x, f"{layer}.attention.self.value", divide, bias_later=fused)
+            if packed:
+                keys, values = (g.op("Gather", y, place, axis=0) for y in (keys, values))
             if only_cls:
-                x = g.op("Gather", x, first, axis=0)
-            queries = linear(x, f"{layer}.attention.self.query")
-            queries = g.op("Unsqueeze", queries, g.ints(1)) if only_cls else g.op("Gather", queries, place, axis=0)
-            attend = _plain_attention if plain else _attention
-            attended = attend(g, queries, keys, values, mask, a, real)
-            attended = g.op("Reshape", attended, g.ints(-1, a.hidden))
-            if not only_cls:
-                attended = g.op("Gather", attended, flat, axis=0)
+                x = g.op("Gather", x, first, axis=0) if packed else g.op("Gather", x, g.ints(0), axis=1)
+            queries = linear(x, f"{layer}.attention.self.query", bias_later=fused)
+            if packed:
+                queries = g.op("Unsqueeze", queries, g.ints(1)) if only_cls else g.op("Gather", queries, place, axis=0)
+            if plain:
+                attended = _plain_attention(g, queries, keys, values, mask, a, real)
+            elif packed:
+                attended = _attention(g, queries, keys, values, "", mask, a)
+            else:
+                biases = [checkpoint.tensor(f"{layer}.attention.self.{part}.bias") for part in ("query", "key", "value")]
+                bias = g.const(f"{layer}.attention.self.bias", np.concatenate(biases).astype(real))
+                attended = _attention(g, queries, keys, values, bias, lengths, a)
+            if packed:
+                attended = g.op("Reshape", attended, g.ints(-1, a.hidden))
+                if not only_cls:
+                    attended = g.op("Gather", attended, flat, axis=0)
             x = norm(g.op("Add", linear(attended, f"{layer}.attention.output.dense"), x), f"{layer}.attention.output.LayerNorm")
             inner = g.op("Gelu", linear(x, f"{layer}.intermediate.dense"))  # the exact one, with erf
             x = norm(g.op("Add", linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
@@ -198,6 +225,8 @@ def write_graph(
             x = g.op("Cast", x, to=TensorProto.FLOAT)
         if checkpoint.pooling == "mean":
             x = _mean(g, x, place, mask)
+        elif not packed:
+            x = g.op("Squeeze", x, g.ints(1))
         if checkpoint.normalize:
             # torch.nn.functional.normalize: divide by max(norm, 1e-12).
             length = g.op("Sqrt", g.op("ReduceSum", g.op("Mul", x, x), g.ints(1), keepdims=1))
@@ -220,9 +249,10 @@ def write_graph(
 _MASKED = -1e4  # added to the scores of padding: exp gives exactly 0, and float16 can hold it
 
 
-def _attention(g: _Graph, queries: str, keys: str, values: str, mask: str, a: Architecture, real: Any) -> str:
+def _attention(g: _Graph, queries: str, keys: str, values: str, bias: str, mask: str, a: Architecture) -> str:
+    """`bias`: of queries, keys and values, one after the other, or "". `mask`: int32 [batch, sequence], or [batch] lengths."""
     return g.op(
-        "MultiHeadAttention", queries, keys, values, "", mask, domain=_MICROSOFT, num_heads=a.heads, mask_filter_value=_MASKED
+        "MultiHeadAttention", queries, keys, values, bias, mask, domain=_MICROSOFT, num_heads=a.heads, mask_filter_value=_MASKED
     )
 
 
@@ -232,9 +262,11 @@ def _plain_attention(g: _Graph, queries: str, keys: str, values: str, mask: str,
     q = g.op("Transpose", g.op("Reshape", queries, split), perm=[0, 2, 1, 3])
     k = g.op("Transpose", g.op("Reshape", keys, split), perm=[0, 2, 3, 1])
     v = g.op("Transpose", g.op("Reshape", values, split), perm=[0, 2, 1, 3])
-    scores = g.op("Mul", g.op("MatMul", q, k), g.const("1/sqrt(width)", np.array(1 / np.sqrt(width), real)))
-    if real is not np.float32:  # softmax in float32, whatever comes before and after
-        scores = g.op("Cast", scores, to=TensorProto.FLOAT)
+    scale = g.const("1/sqrt(width)", np.array(1 / np.sqrt(width), real))
+    if real is np.float32:
+        scores = g.op("Mul", g.op("MatMul", q, k), scale)
+    else:  # scaled first, as float16 ends at 65,504; softmax in float32, whatever comes before and after
+        scores = g.op("Cast", g.op("MatMul", g.op("Mul", q, scale), k), to=TensorProto.FLOAT)
     padding = g.op("Sub", g.const("one", np.array(1, np.int32)), g.op("Unsqueeze", mask, g.ints(1, 2)))
     padding = g.op("Mul", g.op("Cast", padding, to=TensorProto.FLOAT), g.const("masked", np.array(_MASKED, np.float32)))
     shares = g.op("Softmax", g.op("Add", scores, padding), axis=-1)
@@ -244,9 +276,13 @@ def _plain_attention(g: _Graph, queries: str, keys: str, values: str, mask: str,
 
 
 def _mean(g: _Graph, x: str, place: str, mask: str) -> str:
-    """Mean over the real tokens of each title: packed rows [tokens, hidden] -> [batch, hidden]."""
+    """Mean over each title's real tokens: [tokens, hidden], or without `place` [batch, sequence, hidden] -> [batch, hidden]."""
     weights = g.op("Unsqueeze", g.op("Cast", mask, to=TensorProto.FLOAT), g.ints(2))
-    total = g.op("ReduceSum", g.op("Mul", g.op("Gather", x, place, axis=0), weights), g.ints(1), keepdims=0)
+    if place:
+        x = g.op("Mul", g.op("Gather", x, place, axis=0), weights)
+    else:  # not a product: what a fused kernel leaves in a padded cell may be NaN
+        x = g.op("Where", g.op("Cast", weights, to=TensorProto.BOOL), x, g.const("nothing", np.array(0, np.float32)))
+    total = g.op("ReduceSum", x, g.ints(1), keepdims=0)
     return g.op("Div", total, g.op("ReduceSum", weights, g.ints(1), keepdims=0))
 
 

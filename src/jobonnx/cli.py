@@ -144,8 +144,8 @@ def info(bundle: str | None, model: str | None, as_json: bool, **options: Any) -
         nodes = ", ".join(f"{count} {name}" for name, count in encoder.session.nodes.items())
         t = encoder.tuning
         running = (
-            f"{variant} on {encoder.provider}, {t.threads} threads, streams: {t.streams}, {t.token_budget} tokens a batch; "
-            f"nodes: {nodes}\nfingerprint {encoder.fingerprint}"
+            f"{variant} on {encoder.provider}, {t.threads} threads, streams: {t.streams}, {t.token_budget} tokens a batch"
+            f"{', CUDA graphs' if t.cuda_graph else ''}; nodes: {nodes}\nfingerprint {encoder.fingerprint}"
         )
     if as_json:
         click.echo(json.dumps(_facts(opened) | here, indent=1, ensure_ascii=False))
@@ -185,7 +185,7 @@ def verify(bundle: str | None, as_json: bool) -> None:
 def tune(bundle: str, variants: tuple[str, ...], as_json: bool) -> None:
     """Measure how a BUNDLE runs fastest on this machine (about a minute a variant), and keep it beside the bundle.
 
-    Provider, token budget, streams and spinning; provider "auto" uses what was found. It never changes the vectors.
+    Provider, token budget, streams, spinning and CUDA graphs; provider "auto" uses what was found. It never changes the vectors.
     """
     import random
     from dataclasses import asdict

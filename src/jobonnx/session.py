@@ -12,11 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jobonnx.bundle import Model
+from jobonnx.device import Device
 from jobonnx.errors import CannotRunHereError, JobonnxError
-from jobonnx.planner import Integers
+from jobonnx.planner import LAUNCH_TOKENS, Integers
+from jobonnx.tensorrt import engine_options, largest_shape, load_libraries
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Item = TypeVar("Item")
+_HEAVY = {"Gemm", "MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}  # where these run is where the graph runs
 _OVERFLOW = Path(__file__).parent / "data" / "overflow.onnx"  # both made by a test: test_session.py
 _ROUNDING = Path(__file__).parent / "data" / "rounding.onnx"
 
@@ -29,6 +33,8 @@ class Provider:
     target: str
     install: str
     options: dict[str, str] = field(default_factory=dict)
+    device: str | None = None  # onnxruntime's name of where inputs and outputs are bound; None for host memory
+    token_budget: int = 2048  # padded tokens of a batch: full GEMM speed, and activations that stay in a CPU's cache
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -39,8 +45,22 @@ PROVIDERS: dict[str, Provider] = {
         'pip install "jobonnx[openvino]" on a machine with an Intel CPU, onnxruntime-openvino in place of onnxruntime on another',
     ),
     # TF32 would round fp32 inputs to 10 bits: another precision than the variant's name.
-    "cuda": Provider("CUDAExecutionProvider", "cuda", 'pip install "jobonnx[gpu]"', {"use_tf32": "0"}),
-    "tensorrt": Provider("TensorrtExecutionProvider", "tensorrt", 'pip install "jobonnx[gpu]" tensorrt-cu13'),
+    # Strict: a LayerNorm fused with the sum before it adds up in float32.
+    "cuda": Provider(
+        "CUDAExecutionProvider",
+        "cuda",
+        'pip install "jobonnx[gpu]"',
+        {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"},
+        device="cuda",
+        token_budget=8 * LAUNCH_TOKENS,
+    ),
+    "tensorrt": Provider(
+        "TensorrtExecutionProvider",
+        "tensorrt",
+        'pip install "jobonnx[gpu]" "tensorrt-cu13<11"',
+        device="cuda",
+        token_budget=8 * LAUNCH_TOKENS,
+    ),
     "coreml": Provider("CoreMLExecutionProvider", "coreml", 'pip install "jobonnx[cpu]" on macOS'),
     "directml": Provider("DmlExecutionProvider", "directml", "pip install onnxruntime-directml on Windows"),
 }
@@ -49,16 +69,24 @@ PROVIDERS: dict[str, Provider] = {
 class Session:
     """A loaded graph on one provider. `run` may be called from many threads at once."""
 
-    def __init__(self, session: Any, provider: str, threads: int) -> None:
+    def __init__(self, session: Any, provider: str, threads: int, device: Device | None = None) -> None:
         self._session = session
+        self._device = device
         self._outputs = [output.name for output in session.get_outputs()][:1]
         self.provider = provider
         self.threads = threads
 
     def run(self, input_ids: Integers, attention_mask: Integers) -> Floats:
         """int64 [batch, sequence] ids and mask -> the graph's first output, float32; [batch, dimension] for engine graphs."""
+        if self._device is not None:
+            return self._device.run(input_ids, attention_mask)
         result: Floats = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
         return result
+
+    @property
+    def buckets(self) -> bool:
+        """Whether batches are padded to one of few shapes, so that `planner.plan_buckets` is the one to cut them."""
+        return self._device is not None
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -78,7 +106,15 @@ def side_by_side(run: Callable[[Item], Floats], batches: Sequence[Item], streams
         yield from pool.map(run, batches)
 
 
-def open_session(graph: Path, provider: str, threads: int | None = None, spin: bool = True) -> Session:
+def open_session(
+    graph: Path,
+    provider: str,
+    threads: int | None = None,
+    spin: bool = True,
+    *,
+    cuda_graph: bool = False,
+    model: Model | None = None,
+) -> Session:
     """Load a graph on the provider asked for, or fail: there is no fallback.
 
     Args:
@@ -86,6 +122,8 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
         provider: a key of `PROVIDERS`.
         threads: threads within one run; None for `available_threads()`.
         spin: whether threads without work wait for it in a loop, which answers sooner and keeps cores busy between calls.
+        cuda_graph: capture small shapes as CUDA graphs; provider "cuda" only.
+        model: what the graph was made of; GPUs need it.
 
     Raises:
         JobonnxError: no onnxruntime, two clashing ones, the provider is not there, or the graph does not load.
@@ -94,6 +132,10 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     wanted = _known(provider)
     if reason := why_not(provider):
         raise CannotRunHereError(reason)
+    if cuda_graph and wanted.target != "cuda":
+        raise JobonnxError(f"cuda_graph is for provider 'cuda', not {provider!r}; leave it out")
+    if wanted.device and model is None:
+        raise ValueError(f"provider {provider!r} needs the model, as bundle.model")
     threads = threads or available_threads()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -109,22 +151,44 @@ def open_session(graph: Path, provider: str, threads: int | None = None, spin: b
     own = dict(wanted.options)
     if provider == "openvino":  # without it OpenVINO ran at less than half its speed
         own["num_of_threads"] = str(threads)
+    if cuda_graph:
+        own["enable_cuda_graph"] = "1"
+    if wanted.target == "tensorrt" and model is not None:
+        load_libraries()
+        own |= engine_options(graph, model, ort.__version__)
     names: list[Any] | None = [(wanted.onnxruntime_name, own), *shapes]
     if provider == "openvino" and (devices := _openvino_devices(ort)):
         options.add_provider_for_devices(devices, own)  # where a plug-in's devices belong
         names = None
     try:
-        session = ort.InferenceSession(str(graph), options, providers=names, disabled_optimizers=disabled)
+        # Its own fallback would print to stdout and go on with the CPU.
+        session = ort.InferenceSession(str(graph), options, providers=names, disabled_optimizers=disabled, enable_fallback=0)
     except Exception as error:  # onnxruntime's own exception types are not public
         reason = " ".join(str(error).split())[:300]
-        raise JobonnxError(f"{graph} does not load on provider {provider!r}: {reason}") from None
+        message = f"{graph} does not load on provider {provider!r}: {reason}"
+        if wanted.device:  # most often a library or the driver is missing
+            raise CannotRunHereError(f"{message}; what it needs comes with: {wanted.install}") from None
+        raise JobonnxError(message) from None
     session.disable_fallback()
     got = session.get_providers()
     if got[0] != wanted.onnxruntime_name:
         raise CannotRunHereError(
             f"provider {provider!r} was asked for, onnxruntime gave {got[0]}; a library it needs is missing: {wanted.install}"
         )
-    return Session(session, provider, threads)
+    if not wanted.device or model is None:
+        return Session(session, provider, threads)
+    if strayed := _left_to_others(session, wanted.onnxruntime_name):
+        raise CannotRunHereError(
+            f"provider {provider!r} left {', '.join(strayed)} of {graph} to the CPU; export the bundle again with this jobonnx"
+        )
+    max_rows = largest_shape(model.max_tokens)[0] if wanted.target == "tensorrt" else None
+    return Session(session, provider, threads, Device(ort, session, wanted.device, model.pad_id, max_rows, cuda_graph))
+
+
+def _left_to_others(session: Any, onnxruntime_name: str) -> list[str]:
+    """Kinds of heavy nodes that another provider than this one took: a fallback that onnxruntime does not report."""
+    parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name != onnxruntime_name]
+    return sorted({node.op_type for part in parts for node in part.get_nodes()} & _HEAVY)
 
 
 def why_not(provider: str, variant: str | None = None) -> str | None:

@@ -51,6 +51,12 @@ class Tokenizer:
         """The same tokenizer with another limit."""
         return Tokenizer(self.path, max_tokens, self.truncation)
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id that it can give."""
+        ids: dict[str, int] = self._tokenizer.get_vocab()
+        return max(ids.values())
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included.
 

@@ -13,7 +13,7 @@ from typing import Any
 from jobonnx.bundle import TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.machine import cpu
-from jobonnx.planner import Integers, pad, plan
+from jobonnx.planner import Integers, pad, plan, plan_buckets
 from jobonnx.session import (
     PROVIDERS,
     Session,
@@ -26,9 +26,7 @@ from jobonnx.session import (
 from jobonnx.tokenizer import Tokenizer
 
 FILE = "tuning.json"  # in the bundle's folder; not listed in its manifest
-# Padded tokens of one batch. Enough rows for full GEMM speed, few enough that a batch's activations stay in the cache.
-TOKEN_BUDGET = 2048
-_BUDGETS = (256, 512, 1024, 2048, 4096)
+_SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2)  # of a provider's token budget, to try
 _ROUNDS = 3
 _TURN_SECONDS = 3.0  # of one candidate's turn in bulk
 _GAIN = 0.97  # a candidate has to take at most this share of the default's time: less is noise
@@ -42,8 +40,9 @@ class Tuning:
     provider: str
     threads: int  # in all
     streams: int = 1  # batches side by side in bulk, each on threads / streams threads
-    token_budget: int = TOKEN_BUDGET  # of one batch, padding included
+    token_budget: int = PROVIDERS["cpu"].token_budget  # of one batch, padding included
     spin: bool = True  # whether idle threads wait for work in a loop: faster, and busy for a while after each call
+    cuda_graph: bool = False  # whether small batches are captured as CUDA graphs, on provider "cuda"
 
 
 @dataclass(frozen=True)
@@ -111,20 +110,24 @@ def tune(bundle: Bundle, variant: str, titles: Sequence[str], report: Report = l
         raise JobonnxError(f"{bundle.folder} cannot be written to; copy the bundle to a folder of your own and tune it there")
     threads = available_threads()
     rows = Tokenizer(bundle.folder / TOKENIZER, bundle.model.max_tokens).encode(titles)
-    best = Tuning(names[0], threads)
+    best = Tuning(names[0], threads, token_budget=PROVIDERS[names[0]].token_budget)
     runs = _Runs(bundle, variant, rows)
     runs.limit(best)
     trials: list[Trial] = []
     report(f"{variant}: token budgets")
-    budgets = [budget for budget in _BUDGETS if budget < runs.tokens]  # one that holds all rows would be no budget
-    candidates = [replace(best, provider=name, token_budget=budget) for name in names for budget in budgets]
+    budgets = {name: _budgets(name, runs.tokens) for name in names}
+    candidates = [replace(best, provider=name, token_budget=budget) for name in names for budget in budgets[name]]
     best = _race("bulk", best, candidates, runs.bulk, trials)
-    if threads > 1:
+    if threads > 1 and not PROVIDERS[best.provider].device:  # a GPU computes one batch at a time, with all it has
         report(f"{variant}: streams")
-        candidates = [replace(best, streams=threads, token_budget=budget) for budget in budgets if budget * threads <= runs.tokens]
+        fitting = [budget for budget in budgets[best.provider] if budget * threads <= runs.tokens]
+        candidates = [replace(best, streams=threads, token_budget=budget) for budget in fitting]
         best = _race("bulk", best, candidates, runs.bulk, trials)
     report(f"{variant}: spinning")
     best = _race("one title", best, [replace(best, spin=False)], runs.one, trials)
+    if best.provider == "cuda":
+        report(f"{variant}: CUDA graphs")
+        best = _race("one title", best, [replace(best, cuda_graph=True)], runs.one, trials)
     _keep(bundle, variant, best)
     return best, trials
 
@@ -134,12 +137,17 @@ def runners(bundle: Bundle, variant: str) -> list[str]:
     return [name for name, p in PROVIDERS.items() if bundle.graph(variant, p.target) and why_not(name, variant) is None]
 
 
+def _budgets(provider: str, tokens: int) -> list[int]:
+    """Token budgets to try with so many tokens: one that holds all rows would be no budget."""
+    return [budget for share in _SHARES if (budget := round(share * PROVIDERS[provider].token_budget)) < tokens]
+
+
 class _Runs:
     """Timed runs of candidates on the same rows."""
 
     def __init__(self, bundle: Bundle, variant: str, rows: list[list[int]]) -> None:
         self._bundle, self._variant, self._rows = bundle, variant, rows
-        self._sessions: dict[tuple[str, int, bool], Session] = {}
+        self._sessions: dict[tuple[str, int, bool, bool], Session] = {}
 
     def limit(self, tuning: Tuning) -> None:
         """Keep as many rows as take about one turn."""
@@ -175,15 +183,23 @@ class _Runs:
         return statistics.median(seconds)
 
     def _batches(self, tuning: Tuning) -> list[tuple[Integers, Integers]]:
-        batches = plan([len(row) for row in self._rows], tuning.token_budget)
+        cut = plan_buckets if PROVIDERS[tuning.provider].device else plan
+        batches = cut([len(row) for row in self._rows], tuning.token_budget)
         return [pad([self._rows[i] for i in batch], self._bundle.model.pad_id) for batch in batches]
 
     def _session(self, tuning: Tuning, threads: int) -> Session:
-        key = tuning.provider, threads, tuning.spin
+        key = tuning.provider, threads, tuning.spin, tuning.cuda_graph
         if key not in self._sessions:
             graph = self._bundle.graph(self._variant, PROVIDERS[tuning.provider].target)
             assert graph is not None
-            self._sessions[key] = open_session(self._bundle.folder / graph.path, tuning.provider, threads, spin=tuning.spin)
+            self._sessions[key] = open_session(
+                self._bundle.folder / graph.path,
+                tuning.provider,
+                threads,
+                spin=tuning.spin,
+                cuda_graph=tuning.cuda_graph,
+                model=self._bundle.model,
+            )
         return self._sessions[key]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
+from jobonnx.bundle import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle, Model
 from jobonnx.errors import JobonnxError
 from jobonnx.parity import Floats, Parity, measure, shortfalls
 from jobonnx.planner import pad
@@ -48,7 +48,7 @@ def verify(bundle: Bundle) -> list[Verification]:
         there = (name for name, p in PROVIDERS.items() if p.target == graph.target and why_not(name, graph.variant) is None)
         provider = next(there, "cpu")
         path = bundle.folder / graph.path
-        vectors = run_graph(path, rows, m.dimension, m.pad_id, m.pooling, m.normalize, provider)
+        vectors = run_graph(path, rows, m.dimension, m.pad_id, m.pooling, m.normalize, provider, m)
         parity = measure(reference, vectors)
         results.append(Verification(graph.variant, graph.target, provider, parity, tuple(shortfalls(graph.variant, parity))))
     return results
@@ -62,9 +62,10 @@ def run_graph(
     pooling: str,
     normalize: bool,
     provider: str = "cpu",
+    model: Model | None = None,
 ) -> Floats:
     """Token ids through a graph in shuffled batches of mixed lengths: vectors, float32 [rows, dimension], in order."""
-    session = open_session(path, provider)
+    session = open_session(path, provider, model=model)
     order = np.random.default_rng(0).permutation(len(rows))
     vectors = np.empty((len(rows), dimension), dtype=np.float32)
     for start in range(0, len(rows), _BATCH):

@@ -82,7 +82,7 @@ def test_manifest_says_what_the_model_is(bundle: Path) -> None:
 def test_every_variant_has_its_graph_and_int8_is_the_default(bundle: Path) -> None:
     content = manifest_of(bundle)
     graphs = {(g["variant"], g["target"]) for g in content["graphs"]}
-    assert {("fp32", "cpu"), ("fp16", "cuda"), ("int8", "cpu"), ("fp32", "portable")} <= graphs
+    assert {("fp32", "cpu"), ("fp16", "cuda"), ("fp16", "tensorrt"), ("int8", "cpu"), ("fp32", "portable")} <= graphs
     assert content["default_variant"] == "int8"
     assert content["rejected"] == []
 
@@ -175,7 +175,8 @@ def test_rejected_variant_is_left_out_with_its_figures_and_exit_status_1(
     (rejected,) = opened.rejected
     assert rejected["variant"] == "int8"
     assert rejected["missed"] == [f"min_cosine {rejected['parity']['min_cosine']:.6g} (asked: >= 1.1)"]
-    assert sorted(path.name for path in (place / "out" / "engine").iterdir()) == ["fp16-cuda.onnx", "fp16.data"]
+    left = {path.name for path in (place / "out" / "engine").iterdir()}
+    assert left == {"fp16-cuda.onnx", "fp16-tensorrt.onnx", "fp16.data"}
 
 
 def test_allow_degraded_keeps_it_marked(checkpoint: Path, place: Path, few_texts: None, strict_int8: None) -> None:
@@ -218,7 +219,10 @@ def test_all_variants_rejected_leave_no_folder(
     checkpoint: Path, place: Path, few_texts: None, strict_int8: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TOLERANCES, "fp16", IMPOSSIBLE)
-    with pytest.raises(JobonnxError, match=r"every variant missed its tolerance \(fp16/cuda: min_cosine .*; int8/cpu: min_cosine"):
+    with pytest.raises(
+        JobonnxError,
+        match=r"every variant missed its tolerance \(fp16/cuda: min_cosine .*; fp16/tensorrt: .*; int8/cpu: min_cosine",
+    ):
         export(str(checkpoint), place / "out", ["fp16", "int8"])
     assert empty(place)
 

@@ -41,10 +41,10 @@ TEXTS = [
     "Industriemechaniker/in, Einsatzgebiet Produktionstechnik",
 ]
 VARIANTS = ("fp32", "fp16", "int8", "int8-static")
+# CUDA gets "fp16 dense" and TensorRT "fp16 dense plain"; in fp32 they show more digits.
+DENSE = ("fp32 dense", "fp16 dense", "fp32 dense plain", "fp16 dense plain")
 KINDS = [
-    f"{variant}/{pooling}"
-    for variant in (*VARIANTS, "fp32 plain", "fp16 plain", "int8-static plain")
-    for pooling in ("cls", "mean")
+    f"{variant}/{pooling}" for variant in (*VARIANTS, "fp32 plain", "int8-static plain", *DENSE) for pooling in ("cls", "mean")
 ]
 
 
@@ -54,6 +54,7 @@ class Engine:
 
     variant: str
     plain: bool
+    packed: bool
     path: Path
     source: Calibrated
     session: Any
@@ -79,14 +80,14 @@ def open_graph(path: Path) -> Any:
 
 def write(source: Calibrated, kind: str, path: Path) -> Engine:
     """Write a graph as an export does."""
-    variant, plain = kind.split("/")[0].split()[0], "plain" in kind
+    variant, plain, packed = kind.split("/")[0].split()[0], "plain" in kind, "dense" not in kind
     static = variant == "int8-static"
     recipe = make_recipe(source.checkpoint, source.statistics, static=static) if variant.startswith("int8") else None
-    options: dict[str, Any] = {"half": variant == "fp16", "plain": plain}
+    options: dict[str, Any] = {"half": variant == "fp16", "plain": plain, "packed": packed}
     if recipe is not None:
         options |= {"half_embeddings": True, "int8": recipe.linears, "scaled_values": recipe.scaled_values}
     write_graph(source.checkpoint, path, **options)
-    return Engine(variant, plain, path, source, open_graph(path))
+    return Engine(variant, plain, packed, path, source, open_graph(path))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -180,6 +181,31 @@ def test_plain_graphs_hold_standard_operators_only(engine: Engine) -> None:
     assert domains == ({""} if engine.plain else {"", "com.microsoft"})
 
 
+def test_dense_graphs_hold_no_shape_that_only_the_device_knows_and_no_arithmetic_on_shapes(engine: Engine) -> None:
+    """Either keeps CUDA from capturing a graph, and TensorRT from taking it whole."""
+    if not engine.packed:
+        assert not {"NonZero", "Shape"} & {node.op_type for node in onnx.load(engine.path, load_external_data=False).graph.node}
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_cuda_attention_gets_lengths_and_gives_what_a_mask_gives(
+    pooling: str, calibrated: Calibrated, calibrated_mean: Calibrated, tmp_path: Path
+) -> None:
+    source = calibrated if pooling == "cls" else calibrated_mean
+    rows = source.tokenizer.encode(TEXTS)
+    (tmp_path / "lengths").mkdir()
+    with_lengths = write(source, f"fp32 dense/{pooling}", tmp_path / "lengths" / "graph.onnx")
+    model = onnx.load(with_lengths.path)
+    attention = [node for node in model.graph.node if node.op_type == "MultiHeadAttention"]
+    assert [node.input[4] for node in attention] == ["lengths"] * 3
+    for node in attention:
+        node.input[4] = "mask"
+    onnx.save(model, tmp_path / "masked.onnx")
+    np.testing.assert_array_equal(
+        replace(with_lengths, session=open_graph(tmp_path / "masked.onnx")).run(rows), with_lengths.run(rows)
+    )
+
+
 def test_graph_and_data_move_together(engine: Engine, tmp_path: Path) -> None:
     """The graph names its data by file name only."""
     moved = tmp_path / engine.path.name
@@ -192,9 +218,9 @@ def test_graph_and_data_move_together(engine: Engine, tmp_path: Path) -> None:
     np.testing.assert_array_equal(replace(engine, session=open_graph(moved)).run(row), engine.run(row))
 
 
-def test_no_gemm_sees_padding_and_the_last_layer_sees_cls_rows_only(engine: Engine) -> None:
+def test_no_gemm_sees_padding_but_on_gpus_and_the_last_layer_sees_cls_rows_only(engine: Engine) -> None:
     rows = engine.source.tokenizer.encode(TEXTS)
-    batch, tokens = len(rows), sum(map(len, rows))
+    batch, tokens = len(rows), sum(map(len, rows)) if engine.packed else len(rows) * max(map(len, rows))
     seen = dict(gemm_rows(engine, rows))
     assert len(seen) == 18
     last = ("query", "attention.output.dense", "intermediate.dense", "2.output.dense")
@@ -207,7 +233,7 @@ def gemm_rows(engine: Engine, rows: Sequence[Sequence[int]]) -> Iterator[tuple[s
     """Each linear layer's name and how many rows it computed, read from its output's shape."""
     for node, output in spy(engine, rows, "Gemm", "MatMulIntegerToFloat", "MatMul"):
         if ".weight" in node.input[1]:  # the other products are attention's
-            yield node.input[1].removesuffix("_s8").removesuffix(".weight"), len(output)
+            yield node.input[1].removesuffix("_s8").removesuffix(".weight"), output.size // output.shape[-1]
 
 
 def spy(engine: Engine, rows: Sequence[Sequence[int]], *kinds: str) -> Iterator[tuple[onnx.NodeProto, Any]]:
