@@ -323,7 +323,7 @@ def test_info_says_what_runs_here(bundle: Path, reference: Encoder) -> None:
     assert facts["threads"] == facts["available_threads"] == reference.session.threads
     assert facts["fingerprint"] == reference.fingerprint
     assert facts["model"]["pooling"] == "cls"
-    assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 7
+    assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 9
     assert facts["bytes"] == sum(p.stat().st_size for p in bundle.rglob("*") if p.is_file() and p.name != MANIFEST)
     assert json.loads(run("info", "-m", bundle, "--json", "--threads", 1).stdout)["threads"] == 1
     shown = run("info", bundle).stdout
@@ -365,6 +365,7 @@ def test_verify_passes_an_export(bundle: Path) -> None:
     rows = json.loads(done.stdout)
     assert [(row["variant"], row["target"], row["missed"]) for row in rows] == [
         ("fp32", "cpu", []),
+        ("fp32", "openvino", []),
         ("fp32", "portable", []),
         ("bf16", "openvino", []),
         ("fp16", "cuda", []),
@@ -373,7 +374,7 @@ def test_verify_passes_an_export(bundle: Path) -> None:
         ("int8-static", "cpu", []),
         ("int8-static", "openvino", []),
     ]
-    assert run("verify", bundle).stdout.count("on cpu") == 7
+    assert run("verify", bundle).stdout.count("on cpu") == 9
 
 
 def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:

@@ -450,7 +450,7 @@ def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, mo
 
 
 def test_a_provider_of_another_precision_never_stands_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO would run the fp32 graph in bf16, so auto leaves it alone even where it is all there is besides the CPU."""
+    """Where the CPU has bf16 OpenVINO would run the fp32 graph in that, so auto takes the CPU provider."""
     monkeypatch.setattr("jobonnx.session.is_available", lambda name: name in ("openvino", "cpu"))
     assert Encoder(bundle, variant="fp32").provider == "cpu"
 

@@ -67,55 +67,80 @@ def test_the_graph_that_tries_for_overflow_is_the_one_made_here() -> None:
     assert session._OVERFLOW.read_bytes() == product_graph("MatMulInteger")
 
 
-def rounding_graph() -> bytes:
-    """fp32 [rows, 64] by weights [64, 16], all 1."""
+def float_graph(nodes: list[Any], constants: dict[str, Any]) -> bytes:
+    """fp32 [rows, 64] to fp32 [rows, 16]."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
-        "rounding",
+        nodes,
+        "product",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 16])],
-        [numpy_helper.from_array(np.ones((64, 16), np.float32), "weight")],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     model: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
     return model
 
 
-def test_the_graph_that_tries_for_rounding_is_the_one_made_here() -> None:
+def rounding_graph() -> bytes:
+    """By weights [64, 16], all 1."""
+    from onnx import helper
+
+    return float_graph([helper.make_node("MatMul", ["x", "weight"], ["y"])], {"weight": np.ones((64, 16), np.float32)})
+
+
+def overflow_qdq_graph() -> bytes:
+    """To bytes with step 1 and zero point 128, by s8 weights [64, 16], all 127, in standard operators."""
+    from onnx import helper
+
+    return float_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["bytes"]),
+            helper.make_node("DequantizeLinear", ["bytes", "step", "zero"], ["left"]),
+            helper.make_node("DequantizeLinear", ["weight", "scales", "zeros"], ["right"], axis=1),
+            helper.make_node("MatMul", ["left", "right"], ["y"]),
+        ],
+        {
+            "step": np.float32(1),
+            "zero": np.uint8(128),
+            "weight": np.full((64, 16), 127, np.int8),
+            "scales": np.ones(16, np.float32),
+            "zeros": np.zeros(16, np.int8),
+        },
+    )
+
+
+def test_the_graphs_that_openvino_is_tried_with_are_the_ones_made_here() -> None:
     assert session._ROUNDING.read_bytes() == rounding_graph()
+    assert session._OVERFLOW_QDQ.read_bytes() == overflow_qdq_graph()
+
+
+def test_the_cpu_provider_neither_rounds_nor_overflows_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = open_session
+    monkeypatch.setattr(session, "open_session", lambda path, provider, threads: real(path, "cpu", threads))
+    assert (session._on_openvino(session._ROUNDING, 1 + 2**-12) == 64 * (1 + 2**-12)).all()
+    assert (session._on_openvino(session._OVERFLOW_QDQ, 127) == 64 * 127 * 127).all()
 
 
 @pytest.mark.parametrize("rounds", [True, False])
-def test_bf16_is_refused_where_openvino_does_not_round(rounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The provider is replaced at the seam: what runs is the CPU provider, on rounded or unrounded rows."""
-    opened: list[str] = []
-
-    class Product:
-        def run(self, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
-            x = feeds["x"]
-            return [np.round(x).sum(axis=1, keepdims=True) if rounds else x.sum(axis=1, keepdims=True)]
-
-    def fake(path: Path, provider: str, threads: int) -> Any:
-        opened.append(provider)
-        return SimpleNamespace(_session=Product())
-
+@pytest.mark.parametrize("overflows", [True, False])
+def test_openvino_is_refused_what_it_computes_in_another_type(
+    rounds: bool, overflows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider is replaced at the seam."""
+    found = {session._ROUNDING: 64 if rounds else 64 * (1 + 2**-12), session._OVERFLOW_QDQ: 8160 if overflows else 64 * 127 * 127}
     monkeypatch.setattr(session, "is_available", lambda name: True)
-    monkeypatch.setattr(session, "open_session", fake)
-    session.rounds_to_bf16.cache_clear()
+    monkeypatch.setattr(session, "_on_openvino", lambda graph, value: np.full((4, 16), found[graph], np.float32))
+    for tried in (session.openvino_rounds, session.openvino_overflows):
+        tried.cache_clear()
     try:
-        reason = session.why_not("openvino", "bf16")
-        assert session.why_not("openvino", "int8-static") is None
+        reasons = {variant: session.why_not("openvino", variant) for variant in ("bf16", "fp32", "int8-static")}
     finally:
-        session.rounds_to_bf16.cache_clear()
-    assert opened == ["openvino"]
-    assert reason is None if rounds else "needs a CPU with bf16" in str(reason)
-
-
-def test_the_cpu_provider_does_not_round() -> None:
-    x = np.full((4, 64), 1 + 2**-12, np.float32)
-    (sums,) = open_session(session._ROUNDING, "cpu")._session.run(None, {"x": x})
-    assert (sums == 64 * (1 + 2**-12)).all()
+        for tried in (session.openvino_rounds, session.openvino_overflows):
+            tried.cache_clear()
+    assert reasons["bf16"] is None if rounds else "needs a CPU with bf16" in str(reasons["bf16"])
+    assert reasons["fp32"] is None if not rounds else "in bf16 on this CPU; use provider cpu" in str(reasons["fp32"])
+    assert reasons["int8-static"] is None if not overflows else "overflow on this CPU" in str(reasons["int8-static"])
 
 
 def test_int8_products_are_exact_on_every_cpu(tmp_path: Path) -> None:

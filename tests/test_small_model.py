@@ -36,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_variant_passes_its_tolerance(exported: Path) -> None:
     bundle = Bundle.open(exported)
-    assert bundle.variants == ("fp32", "fp16", "int8", "int8-static")
+    assert bundle.variants == ("fp32", "bf16", "fp16", "int8", "int8-static")
     assert not bundle.rejected
     assert bundle.default_variant == "int8"
     assert "float=none" in bundle.recipe("int8")

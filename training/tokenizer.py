@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -37,11 +38,11 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
     shutil.rmtree(beside, ignore_errors=True)  # a killed run's
     beside.mkdir(parents=True)
     rng = random.Random(seed)
-    corpus = beside / "titles.txt"
-    corpus.write_text("\n".join(vary_case(text, rng) for text in texts), encoding="utf-8")
+    model = io.BytesIO()
     spm.SentencePieceTrainer.train(
-        input=str(corpus),
-        model_prefix=str(beside / "sentencepiece.bpe"),
+        # Not files, whose names would stay in the model.
+        sentence_iterator=iter([vary_case(text, rng) for text in texts]),
+        model_writer=model,
         model_type="unigram",
         vocab_size=pieces - 2,  # <pad> and <mask> are added below
         character_coverage=0.9999,
@@ -51,7 +52,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
         num_threads=2,
         minloglevel=2,
     )
-    corpus.unlink()
+    (beside / "sentencepiece.bpe.model").write_bytes(model.getvalue())
     slow = XLMRobertaTokenizer(vocab_file=str(beside / "sentencepiece.bpe.model"))
     fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
     fast.save_pretrained(beside)

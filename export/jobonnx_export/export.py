@@ -45,11 +45,11 @@ from jobonnx_export.source import locate
 from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
 
 VARIANTS = ("fp32", "bf16", "fp16", "int8", "int8-static")
-# What a variant's graphs are written for. OpenVINO gets standard operators. Where the CPU has bf16 it rounds fp32 to that, whatever
-# is asked of it: so fp32 is not for OpenVINO, and bf16 is that, an fp32 graph that OpenVINO rounds. TensorRT gets no int8: it wants
-# signed activations around zero, another recipe than this one.
+# What a variant's graphs are written for. OpenVINO gets standard operators; where the CPU has bf16 it rounds fp32 to that, whatever
+# is asked of it, and that is what bf16 is: the fp32 graph, rounded. TensorRT gets no int8: it wants signed activations around zero,
+# another recipe than this one.
 _TARGETS = {
-    "fp32": ("cpu",),
+    "fp32": ("cpu", "openvino"),
     "bf16": ("openvino",),
     "fp16": ("cuda", "tensorrt"),
     "int8": ("cpu",),
@@ -153,20 +153,18 @@ def export(
             elif variant == "fp16":
                 made = [_float(work, "fp16", target) for target in _TARGETS["fp16"]]
             elif variant == "bf16":
-                made = [_bf16(work, rounded)]
+                made = [_float(work, "bf16", target, rounded - reference) for target in _TARGETS["bf16"]]
             else:
-                portable = _measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32")
-                made = [_float(work, "fp32", "cpu"), portable]
+                made = [_float(work, "fp32", target) for target in _TARGETS["fp32"]]
+                made.append(_measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32"))
             for graph in made:
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
                 if missed and (not allow_degraded or None in graph.parity.values()):  # NaN is beyond degraded
                     rejected.append({**asdict(graph), "missed": missed})
-                    (folder / graph.path).unlink()
                 else:
                     graphs.append(Graph(**{**asdict(graph), "degraded": bool(missed)}))
         engine = [g.variant for g in graphs if g.target != "portable"]
-        for numbers in data.keys() - {_NUMBERS[variant] for variant in engine}:
-            data[numbers].path.unlink(missing_ok=True)
+        _remove_others(folder, {folder / path for g in graphs for path in (g.path, g.data) if path})
         if not engine:
             reasons = "; ".join(f"{r['variant']}/{r['target']}: {', '.join(r['missed'])}" for r in rejected)
             raise JobonnxError(f"{source}: every variant missed its tolerance ({reasons}); --allow-degraded keeps them, marked")
@@ -326,21 +324,23 @@ def _measured(work: Work, variant: str, target: str, path: Path, recipe: str, ro
     return Graph(variant, target, name, recipe, parity.as_dict(), data=None if target == "portable" else data)
 
 
-def _float(work: Work, variant: str, target: str) -> Graph:
-    work.report(f"writing {variant} for {target}")
-    path = _graph_path(work, variant, target)
-    data = work.data[_NUMBERS[variant]]
-    write_graph(work.checkpoint, path, data, half=variant == "fp16", packed=target == "cpu", plain=target == "tensorrt")
-    return _measured(work, variant, target, path, variant)
+def _float(work: Work, variant: str, target: str, rounding: Floats | float = 0.0) -> Graph:
+    path = _graph_path(work, _NUMBERS[variant], target)
+    if not path.exists():  # bf16's is fp32's
+        work.report(f"writing {variant} for {target}")
+        data = work.data[_NUMBERS[variant]]
+        standard = target in ("openvino", "tensorrt")
+        write_graph(work.checkpoint, path, data, half=variant == "fp16", packed=target in ("cpu", "openvino"), plain=standard)
+    return _measured(work, variant, target, path, variant, rounding)
 
 
-def _bf16(work: Work, rounded: Floats) -> Graph:
-    """An fp32 graph of standard operators; its parity is that of the graph in fp32, and of PyTorch rounded to bf16 on top."""
-    work.report("writing bf16")
-    (target,) = _TARGETS["bf16"]
-    path = _graph_path(work, "bf16", target)
-    write_graph(work.checkpoint, path, work.data["fp32"], plain=True)
-    return _measured(work, "bf16", target, path, "bf16", rounded - work.reference)
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """Remove graphs and data of variants that were left out; of optimum's graph, what lies beside it as well."""
+    for path in (folder / "engine").iterdir():
+        if path not in kept:
+            path.unlink()
+    if folder / "onnx" / "model.onnx" not in kept:
+        shutil.rmtree(folder / "onnx", ignore_errors=True)
 
 
 def _export_portable(checkpoint: Checkpoint, folder: Path) -> None:

@@ -21,7 +21,8 @@ from jobonnx.tensorrt import engine_options, largest_shape, load_libraries
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Item = TypeVar("Item")
 _HEAVY = {"Gemm", "MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}  # where these run is where the graph runs
-_OVERFLOW = Path(__file__).parent / "data" / "overflow.onnx"  # both made by a test: test_session.py
+_OVERFLOW = Path(__file__).parent / "data" / "overflow.onnx"  # these are made by a test: test_session.py
+_OVERFLOW_QDQ = Path(__file__).parent / "data" / "overflow-qdq.onnx"
 _ROUNDING = Path(__file__).parent / "data" / "rounding.onnx"
 
 
@@ -201,21 +202,38 @@ def why_not(provider: str, variant: str | None = None) -> str | None:
     if not is_available(provider):
         there = f"this onnxruntime {import_onnxruntime().__version__} (it has {', '.join(available())})"
         return f"provider {provider!r} is not in {there}; install it: {wanted.install}"
-    if variant == "bf16" and provider == "openvino" and not rounds_to_bf16():
+    if provider == "openvino" and variant == "bf16" and not openvino_rounds():
         return "variant 'bf16' needs a CPU with bf16, such as one with AMX, and OpenVINO computes in fp32 on this one; use int8"
+    if provider == "openvino" and variant == "fp32" and openvino_rounds():
+        return "OpenVINO computes variant 'fp32' in bf16 on this CPU; use provider cpu, or variant bf16"
+    if provider == "openvino" and variant == "int8-static" and openvino_overflows():
+        return "OpenVINO's int8 products overflow on this CPU, as they do without VNNI; use provider cpu, whose products are exact"
     return None
 
 
 @cache
-def rounds_to_bf16() -> bool:
+def openvino_rounds() -> bool:
     """Whether OpenVINO computes an fp32 graph in bf16 here, which it does by itself on a CPU that has it.
 
     Found by trying (rounding.onnx: rows of 1 + 2^-12, which bf16 rounds to 1, summed), as asking for a type is not getting it: an
     AMD EPYC without bf16 was told bf16 and computed in fp32.
     """
-    x = np.full((4, 64), 1 + 2**-12, np.float32)
-    sums = open_session(_ROUNDING, "openvino", threads=1)._session.run(None, {"x": x})[0]
-    return bool((sums == 64).all())
+    return bool((_on_openvino(_ROUNDING, 1 + 2**-12) == 64).all())
+
+
+@cache
+def openvino_overflows() -> bool:
+    """Whether OpenVINO's u8 x s8 products overflow here; see `integers_overflow`. It has no option that would help.
+
+    Found by trying (overflow-qdq.onnx: rows of 127, which become bytes 255 less 128, by weights of 127).
+    """
+    return bool((_on_openvino(_OVERFLOW_QDQ, 127) != 64 * 127 * 127).any())
+
+
+def _on_openvino(graph: Path, value: float) -> Floats:
+    x = np.full((4, 64), value, np.float32)
+    product: Floats = open_session(graph, "openvino", threads=1)._session.run(None, {"x": x})[0]
+    return product
 
 
 @cache

@@ -394,7 +394,7 @@ def test_full_disk_in_optimums_process(
     checkpoint: Path, place: Path, few_texts: None, small_disk: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit is inherited by it; our own graph is not written here."""
-    monkeypatch.setattr("jobonnx_export.export._float", lambda work, variant, half: None)
+    monkeypatch.setattr("jobonnx_export.export._float", lambda *arguments: None)
     with pytest.raises(JobonnxError, match="optimum could not export it"):
         export(str(checkpoint), place / "out", ["fp32"])
     assert empty(place)
@@ -412,7 +412,7 @@ export(sys.argv[1], Path(sys.argv[2]), [sys.argv[3]], report=lambda step: print(
 
 @pytest.mark.parametrize(
     ("number", "variant", "step"),
-    [(signal.SIGTERM, "fp16", "writing fp16"), (signal.SIGINT, "fp32", "exporting the portable graph with optimum")],
+    [(signal.SIGTERM, "fp16", "writing fp16 for cuda"), (signal.SIGINT, "fp32", "exporting the portable graph with optimum")],
 )
 def test_process_that_is_stopped_leaves_nothing(checkpoint: Path, place: Path, number: int, variant: str, step: str) -> None:
     arguments = [str(checkpoint), str(place / "a" / "out"), variant]
@@ -436,7 +436,7 @@ def test_second_signal_does_not_stop_the_clean_up(
     checkpoint: Path, place: Path, few_texts: None, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def report(step: str) -> None:
-        if step == "writing fp16":
+        if step == "writing fp16 for cuda":
             signal.raise_signal(number)
 
     def rmtree(folder: Path, ignore_errors: bool) -> None:
