@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,5 +96,6 @@ def test_a_portable_graph_is_pooled_without_its_padding(
     reference = np.array(expected, dtype=np.float32)
     if normalize:
         reference /= np.linalg.norm(reference, axis=1, keepdims=True)
-    vectors = run_graph(Path("any.onnx"), [[4, 6], [6]], 2, 1, pooling, normalize)
+    model = replace(Bundle.open().model, dimension=2, pad_id=1, pooling=pooling, normalize=normalize)
+    vectors = run_graph(Path("any.onnx"), [[4, 6], [6]], model)
     np.testing.assert_allclose(vectors, reference, atol=1e-6)

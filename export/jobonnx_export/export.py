@@ -67,6 +67,7 @@ class Work:
     """What every step of an export needs."""
 
     checkpoint: Checkpoint
+    model: Model
     folder: Path  # the bundle in the making
     texts: list[str]
     rows: list[list[int]]  # the texts' token ids
@@ -133,15 +134,28 @@ def export(
             report("calibrating int8")
             names = linear_names(checkpoint.architecture)
             statistics = calibrate(torch_model, tokenizer.encode(calibration_titles()), names)
-        rounded = reference
+        rounding: Floats | float = 0.0
         if "bf16" in variants:
             report("rounding to bf16 in PyTorch")
             torch_model.round_to_bf16()  # last: it does not go back
-            rounded = torch_model.encode(rows)
+            rounding = torch_model.encode(rows) - reference
         del torch_model
         (folder / "engine").mkdir()
         data = {numbers: DataFile(folder / "engine" / f"{numbers}.data") for numbers in _NUMBERS.values()}
-        work = Work(checkpoint, folder, texts, rows, reference, data, report)
+        model = Model(
+            source=found.name,
+            revision=found.revision,
+            dimension=checkpoint.architecture.hidden,
+            max_tokens=checkpoint.max_tokens,
+            pad_id=checkpoint.architecture.pad_id,
+            pooling=checkpoint.pooling,
+            normalize=checkpoint.normalize,
+            prompts=checkpoint.prompts,
+            default_prompt_name=checkpoint.default_prompt_name,
+            tensors_sha256=tensors,
+            tokenizer_sha256=tokenizer_sha256(folder / TOKENIZER),
+        )
+        work = Work(checkpoint, model, folder, texts, rows, reference, data, report)
         _write_reference(work)
 
         graphs: list[Graph] = []
@@ -150,12 +164,9 @@ def export(
             if variant.startswith("int8"):
                 assert statistics is not None
                 made = _int8(work, variant, make_recipe(checkpoint, statistics, static=variant == "int8-static"))
-            elif variant == "fp16":
-                made = [_float(work, "fp16", target) for target in _TARGETS["fp16"]]
-            elif variant == "bf16":
-                made = [_float(work, "bf16", target, rounded - reference) for target in _TARGETS["bf16"]]
             else:
-                made = [_float(work, "fp32", target) for target in _TARGETS["fp32"]]
+                made = [_float(work, variant, target, rounding if variant == "bf16" else 0.0) for target in _TARGETS[variant]]
+            if variant == "fp32":
                 made.append(_measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32"))
             for graph in made:
                 missed = shortfalls(graph.variant, Parity(**graph.parity))
@@ -174,19 +185,7 @@ def export(
         report("hashing the files")
         bundle = Bundle(
             folder=folder,
-            model=Model(
-                source=found.name,
-                revision=found.revision,
-                dimension=checkpoint.architecture.hidden,
-                max_tokens=checkpoint.max_tokens,
-                pad_id=checkpoint.architecture.pad_id,
-                pooling=checkpoint.pooling,
-                normalize=checkpoint.normalize,
-                prompts=checkpoint.prompts,
-                default_prompt_name=checkpoint.default_prompt_name,
-                tensors_sha256=tensors,
-                tokenizer_sha256=tokenizer_sha256(folder / TOKENIZER),
-            ),
+            model=model,
             graphs=tuple(graphs),
             default_variant=default,
             files={
@@ -317,9 +316,7 @@ def _graph_path(work: Work, variant: str, target: str) -> Path:
 def _measured(work: Work, variant: str, target: str, path: Path, recipe: str, rounding: Floats | float = 0.0) -> Graph:
     """A written graph with its parity. `rounding` is added to its vectors: what its provider rounds and the CPU provider not."""
     work.report(f"measuring {variant} for {target}")
-    c = work.checkpoint
-    vectors = run_graph(path, work.rows, c.architecture.hidden, c.architecture.pad_id, c.pooling, c.normalize)
-    parity = measure(work.reference, vectors + rounding)
+    parity = measure(work.reference, run_graph(path, work.rows, work.model) + rounding)
     name, data = (p.relative_to(work.folder).as_posix() for p in (path, work.data[_NUMBERS[variant]].path))
     return Graph(variant, target, name, recipe, parity.as_dict(), data=None if target == "portable" else data)
 

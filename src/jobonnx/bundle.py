@@ -260,11 +260,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def cache_folder() -> Path:
+    """Where jobonnx keeps what it can make again; RuntimeError for a user without a home, as in some containers."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobonnx"
+
+
 def _stamps_path(bundle: Bundle) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     # The manifest is part of the key: another export in the same place starts afresh.
     key = f"{bundle.folder.resolve()}\n{_sha256(bundle.folder / MANIFEST)}"
-    return cache / "jobonnx" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 def _read_stamps(bundle: Bundle) -> dict[str, list[int]]:

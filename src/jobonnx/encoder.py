@@ -12,10 +12,10 @@ import numpy as np
 
 from jobonnx.bundle import TOKENIZER, Bundle, Graph
 from jobonnx.errors import CannotRunHereError, JobonnxError
-from jobonnx.planner import Integers, pad, plan, plan_buckets, unique
+from jobonnx.planner import Integers, pad, unique
 from jobonnx.session import PROVIDERS, Session, available_threads, open_session, side_by_side, why_not
 from jobonnx.tokenizer import Tokenizer
-from jobonnx.tuning import Tuning, find
+from jobonnx.tuning import Tuning, find, untuned
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -68,7 +68,7 @@ class Encoder:
         tuning = _tuning(self.bundle, self.variant) if provider == "auto" and threads is None else None
         name, self.graph = _choose(self.bundle, self.variant, tuning.provider if tuning else provider, force)
         #: How it runs: as `jobonnx tune` measured, or as asked for. It never changes what is computed.
-        self.tuning = tuning or Tuning(name, threads or available_threads(), token_budget=PROVIDERS[name].token_budget)
+        self.tuning = tuning or untuned(name, threads or available_threads())
         self.tokenizer = Tokenizer(self.bundle.folder / TOKENIZER, self.bundle.model.max_tokens, truncation)
         path, streams = self.bundle.folder / self.graph.path, self.tuning.streams
         how: dict[str, Any] = {"spin": self.tuning.spin, "cuda_graph": self.tuning.cuda_graph, "model": self.bundle.model}
@@ -76,7 +76,7 @@ class Encoder:
         self._bulk = self.session
         if streams > 1:  # batches side by side, each on its share of the threads
             self._bulk = open_session(path, name, self.tuning.threads // streams, **how)
-        self._largest_id = self.tokenizer.largest_id if self.session.buckets else None
+        self._largest_id = self.tokenizer.largest_id if PROVIDERS[name].device else None
 
     @property
     def provider(self) -> str:
@@ -174,8 +174,8 @@ class Encoder:
         """Token ids, as `tokenize` gives them, to the model's whole vectors, float32 [rows, model dimension], in order."""
         lengths = [len(row) for row in rows]
         vectors = np.empty((len(rows), self.bundle.model.dimension), dtype=np.float32)
-        cut = plan_buckets if self._bulk.buckets else plan
-        batches = cut(lengths, self.tuning.token_budget if token_budget is None else token_budget, batch_size)
+        budget = self.tuning.token_budget if token_budget is None else token_budget
+        batches = PROVIDERS[self.provider].plan(lengths, budget, batch_size)
         done = side_by_side(lambda batch: self._run(self._bulk, [rows[i] for i in batch]), batches, self.tuning.streams)
         with _progress(len(rows), show_progress_bar) as advance:
             for batch, found in zip(batches, done, strict=True):

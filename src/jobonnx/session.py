@@ -15,7 +15,7 @@ import numpy as np
 from jobonnx.bundle import Model
 from jobonnx.device import Device
 from jobonnx.errors import CannotRunHereError, JobonnxError
-from jobonnx.planner import LAUNCH_TOKENS, Integers
+from jobonnx.planner import LAUNCH_TOKENS, Integers, plan, plan_buckets
 from jobonnx.tensorrt import engine_options, largest_shape, load_libraries
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -36,6 +36,10 @@ class Provider:
     options: dict[str, str] = field(default_factory=dict)
     device: str | None = None  # onnxruntime's name of where inputs and outputs are bound; None for host memory
     token_budget: int = 2048  # padded tokens of a batch: full GEMM speed, and activations that stay in a CPU's cache
+
+    def plan(self, lengths: Sequence[int], token_budget: int, max_rows: int | None = None) -> list[Integers]:
+        """Cut rows into batches as the provider runs them: as they are, or padded to one of few shapes on a device."""
+        return (plan_buckets if self.device else plan)(lengths, token_budget, max_rows)
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -83,11 +87,6 @@ class Session:
             return self._device.run(input_ids, attention_mask)
         result: Floats = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
         return result
-
-    @property
-    def buckets(self) -> bool:
-        """Whether batches are padded to one of few shapes, so that `planner.plan_buckets` is the one to cut them."""
-        return self._device is not None
 
     @property
     def nodes(self) -> dict[str, int]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import warnings
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from jobonnx.bundle import Model
+from jobonnx.bundle import Model, cache_folder
 from jobonnx.planner import bucket
 
 # Padded tokens that an engine reserves memory for: 1 GB for the widest layer of a large model. One profile spans all shapes, as
@@ -59,10 +58,9 @@ def load_libraries() -> None:
 def _engine_folder(key: str) -> Path | None:
     """A folder that only this user reads, as an engine is code; None, and a warning, where there is none to be had."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = cache / "jobonnx" / "tensorrt" / key
+        folder = cache_folder() / "tensorrt" / key
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home, as in some containers
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home
         warnings.warn(f"TensorRT compiles anew in each process ({error}); set XDG_CACHE_HOME to a folder of your own", stacklevel=2)
         return None
     return folder

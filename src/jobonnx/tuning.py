@@ -13,7 +13,7 @@ from typing import Any
 from jobonnx.bundle import TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.machine import cpu
-from jobonnx.planner import Integers, pad, plan, plan_buckets
+from jobonnx.planner import Integers, pad
 from jobonnx.session import (
     PROVIDERS,
     Session,
@@ -110,7 +110,7 @@ def tune(bundle: Bundle, variant: str, titles: Sequence[str], report: Report = l
         raise JobonnxError(f"{bundle.folder} cannot be written to; copy the bundle to a folder of your own and tune it there")
     threads = available_threads()
     rows = Tokenizer(bundle.folder / TOKENIZER, bundle.model.max_tokens).encode(titles)
-    best = Tuning(names[0], threads, token_budget=PROVIDERS[names[0]].token_budget)
+    best = untuned(names[0], threads)
     runs = _Runs(bundle, variant, rows)
     runs.limit(best)
     trials: list[Trial] = []
@@ -130,6 +130,11 @@ def tune(bundle: Bundle, variant: str, titles: Sequence[str], report: Report = l
         best = _race("one title", best, [replace(best, cuda_graph=True)], runs.one, trials)
     _keep(bundle, variant, best)
     return best, trials
+
+
+def untuned(provider: str, threads: int) -> Tuning:
+    """How a variant runs where nothing was measured."""
+    return Tuning(provider, threads, token_budget=PROVIDERS[provider].token_budget)
 
 
 def runners(bundle: Bundle, variant: str) -> list[str]:
@@ -183,8 +188,7 @@ class _Runs:
         return statistics.median(seconds)
 
     def _batches(self, tuning: Tuning) -> list[tuple[Integers, Integers]]:
-        cut = plan_buckets if PROVIDERS[tuning.provider].device else plan
-        batches = cut([len(row) for row in self._rows], tuning.token_budget)
+        batches = PROVIDERS[tuning.provider].plan([len(row) for row in self._rows], tuning.token_budget)
         return [pad([self._rows[i] for i in batch], self._bundle.model.pad_id) for batch in batches]
 
     def _session(self, tuning: Tuning, threads: int) -> Session:

@@ -48,38 +48,28 @@ def verify(bundle: Bundle) -> list[Verification]:
         there = (name for name, p in PROVIDERS.items() if p.target == graph.target and why_not(name, graph.variant) is None)
         provider = next(there, "cpu")
         path = bundle.folder / graph.path
-        vectors = run_graph(path, rows, m.dimension, m.pad_id, m.pooling, m.normalize, provider, m)
-        parity = measure(reference, vectors)
+        parity = measure(reference, run_graph(path, rows, m, provider))
         results.append(Verification(graph.variant, graph.target, provider, parity, tuple(shortfalls(graph.variant, parity))))
     return results
 
 
-def run_graph(
-    path: Path,
-    rows: Sequence[Sequence[int]],
-    dimension: int,
-    pad_id: int,
-    pooling: str,
-    normalize: bool,
-    provider: str = "cpu",
-    model: Model | None = None,
-) -> Floats:
+def run_graph(path: Path, rows: Sequence[Sequence[int]], model: Model, provider: str = "cpu") -> Floats:
     """Token ids through a graph in shuffled batches of mixed lengths: vectors, float32 [rows, dimension], in order."""
     session = open_session(path, provider, model=model)
     order = np.random.default_rng(0).permutation(len(rows))
-    vectors = np.empty((len(rows), dimension), dtype=np.float32)
+    vectors = np.empty((len(rows), model.dimension), dtype=np.float32)
     for start in range(0, len(rows), _BATCH):
         batch = order[start : start + _BATCH]
-        vectors[batch] = _run(session, [rows[i] for i in batch], pad_id, pooling, normalize)
+        vectors[batch] = _run(session, [rows[i] for i in batch], model)
     return vectors
 
 
-def _run(session: Session, rows: Sequence[Sequence[int]], pad_id: int, pooling: str, normalize: bool) -> Any:
-    ids, mask = pad(rows, pad_id)
+def _run(session: Session, rows: Sequence[Sequence[int]], model: Model) -> Any:
+    ids, mask = pad(rows, model.pad_id)
     output = session.run(ids, mask)
     if output.ndim == 2:
         return output
     # The portable graph gives hidden states [batch, sequence, dimension]: pool as sentence-transformers does.
     weights = mask[:, :, None].astype(np.float32)
-    vectors = output[:, 0] if pooling == "cls" else (output * weights).sum(axis=1) / weights.sum(axis=1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalize else vectors
+    vectors = output[:, 0] if model.pooling == "cls" else (output * weights).sum(axis=1) / weights.sum(axis=1)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if model.normalize else vectors
