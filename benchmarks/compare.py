@@ -3,13 +3,14 @@
     python benchmarks/compare.py WORK ../shared/data/jobbge-m3 --titles TITLES.txt -o benchmarks/results/NAME
 
 SOURCE is a checkpoint folder. Without weights in it (names, config and tokenizer only) a stand-in of its full size is made in the
-work folder, see standin.py. TITLES.txt has one title a line, as they come: repeats are dropped, lengths stay as they are.
+work folder, see jobonnx_export/testing.py.
+TITLES.txt has one title a line, as they come: repeats are dropped, lengths stay as they are.
 
 What is built (stand-in, bundle, the peers' exports, their environments) stays in the work folder and is taken from there the next
 time, so a run that was broken off goes on; --build-only stops before the measuring. Peers run in environments made from the lists
 in peers/*.txt, unless this Python satisfies the list or --environment names one that does.
 
-Writes NAME.json (schema: jobonnx.bench.result), NAME.md with the tables, and NAME.svg if matplotlib is there (requirements.txt).
+Writes NAME.json (schema: jobonnx_bench.result), NAME.md with the tables, and NAME.svg if matplotlib is there (requirements.txt).
 `python benchmarks/show.py NAME.json` makes the tables and the plot again.
 """
 
@@ -30,18 +31,17 @@ from typing import Any
 
 import limits
 import show
-from standin import make_standin
-
-from jobonnx.bench import Report, Shape, Sizes, System, WorkerLost, build, bundle_systems, draw, record, run
-from jobonnx.bundle import TOKENIZER
-from jobonnx.tokenizer import Tokenizer
+from jobonnx.bundle.manifest import TOKENIZER
+from jobonnx.text.tokenizer import Tokenizer
+from jobonnx_bench import Report, Shape, Sizes, System, WorkerLost, build, bundle_systems, draw, record, run
+from jobonnx_export.testing import make_standin
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
 ENVIRONMENTS = ("sentence-transformers", "openvino")  # each a list in peers/
 _OWN_OPENVINO = "jobonnx-openvino"  # a Python with jobonnx and onnxruntime-openvino, for CPUs that the plug-in does not take
 REFERENCE = "st-torch-fp32"
-_OUTLIERS = 15  # of the stand-in, see standin.py
+_OUTLIERS = 15  # of the stand-in, see jobonnx_export/testing.py
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def take_checkpoint(work: Path, source: Path) -> Path:
 def take_bundle(work: Path, checkpoint: Path) -> Path:
     folder = work / "bundle"
     if not folder.exists():
-        from jobonnx_export.export import export
+        from jobonnx_export.pipeline import export
 
         export(str(checkpoint), folder, report=lambda step: say(f"exporting the bundle: {step}"))
     return folder

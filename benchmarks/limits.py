@@ -29,8 +29,8 @@ import numpy as np
 
 
 def _gemm() -> Any:
-    """jobonnx.bench.gemm by its path: an environment of a peer has no jobonnx."""
-    path = Path(__file__).resolve().parents[1] / "src" / "jobonnx" / "bench" / "gemm.py"
+    """jobonnx_bench.gemm by its path: an environment of a peer has no jobonnx."""
+    path = Path(__file__).resolve().parent / "jobonnx_bench" / "gemm.py"
     spec = importlib.util.spec_from_file_location("gemm", path)
     assert spec is not None
     assert spec.loader is not None

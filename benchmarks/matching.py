@@ -31,7 +31,7 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 
 def jobonnx_top_k(corpus: np.ndarray, k: int) -> Search:
-    from jobonnx.matching import top_k
+    from jobonnx.search.topk import top_k
 
     return lambda queries: top_k(queries, corpus, k)[1]
 

@@ -13,11 +13,9 @@ import sys
 from pathlib import Path
 
 from jobonnx import Bundle, Encoder
-from jobonnx.datasets import read_folder
-from jobonnx.evaluation import Evaluation, compare, evaluate
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from baseline import Tfidf
+from jobonnx.evaluation.formats import read_folder
+from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
+from jobonnx_train.baseline import Tfidf
 
 METRICS = {"MAP@200": "cosine_map@200", "nDCG@20": "cosine_ndcg@20", "recall@100": "cosine_recall@100"}
 REFERENCE = "fp32"

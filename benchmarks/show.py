@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bench import Cell, Report, Summary, Timing, bulk_ratio, gemm_rate, one_ratio, summarise
+from jobonnx_bench import Cell, Report, Summary, Timing, bulk_ratio, gemm_rate, one_ratio, summarise
 
 REFERENCE = "st-torch-fp32"
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of one weight

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from jobonnx import Encoder
-from jobonnx.planner import pad, plan, unique
-from jobonnx.titles import read_titles
+from jobonnx.data.titles import read_titles
+from jobonnx.text.batching import pad, plan, unique
 
 BATCH = 64
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import make_checkpoint
-from hub_server import Hub, serve_hub
 
+from helpers.checkpoints import make_checkpoint
+from helpers.hub_server import Hub, serve_hub
 from jobonnx import Encoder
 
 
@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its export in fp32, fp16 and int8, with the portable graph."""
-    from jobonnx_export.export import export
+    from jobonnx_export.pipeline import export
 
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
     export(str(checkpoint), folder)

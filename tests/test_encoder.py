@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import MAX_TOKENS, make_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
+from helpers.checkpoints import MAX_TOKENS, make_checkpoint
 from jobonnx import Encoder, JobonnxError
-from jobonnx.bundle import MANIFEST, sealed
+from jobonnx.bundle.manifest import MANIFEST, sealed
+from jobonnx.data.titles import read_titles
 from jobonnx.errors import CannotRunHereError
-from jobonnx.parity import TOLERANCES, Floats, measure, shortfalls
-from jobonnx.titles import read_titles
-from jobonnx.tokenizer import TooLongError
+from jobonnx.parity.measure import TOLERANCES, Floats, measure, shortfalls
+from jobonnx.text.tokenizer import TooLongError
 
 HOSTILE = [
     "",
@@ -234,7 +234,7 @@ def test_arrays_may_be_asked_for_and_tensors_may_not(exact: Encoder) -> None:
 @pytest.fixture(scope="module")
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, SentenceTransformer]:
     """A model in the way of multilingual-e5 before its last module: mean pooling, a default prompt, no normalisation."""
-    from jobonnx_export.export import export
+    from jobonnx_export.pipeline import export
 
     folder = tmp_path_factory.mktemp("unlike")
     checkpoint = make_checkpoint(folder / "e5", pooling="mean", normalize=False, num_hidden_layers=1)
@@ -438,25 +438,25 @@ def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
 def test_a_provider_that_cannot_run_it_is_an_error(
     provider: str, message: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobonnx.session.is_available", lambda name: True)
+    monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: True)
     with pytest.raises(JobonnxError, match=message):
         Encoder(bundle, provider=provider)
 
 
 def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx.session.is_available", lambda name: name == "cpu")
+    monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: name == "cpu")
     with pytest.raises(CannotRunHereError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"):
         Encoder(bundle, provider="cuda", variant="int8")
 
 
 def test_a_provider_of_another_precision_never_stands_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the CPU has bf16 OpenVINO would run the fp32 graph in that, so auto takes the CPU provider."""
-    monkeypatch.setattr("jobonnx.session.is_available", lambda name: name in ("openvino", "cpu"))
+    monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: name in ("openvino", "cpu"))
     assert Encoder(bundle, variant="fp32").provider == "cpu"
 
 
 def test_verify_is_passed_on(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx.bundle._ALWAYS_HASHED", 0)
+    monkeypatch.setattr("jobonnx.bundle.manifest._ALWAYS_HASHED", 0)
     copy = shutil.copytree(bundle, tmp_path / "copy")
     Encoder(copy)
     path = copy / "config.json"

@@ -37,11 +37,11 @@ def test_encoding_and_matching_import_nothing_of_the_export(bundle: Path) -> Non
 
 
 def test_verifying_imports_nothing_of_the_export(bundle: Path) -> None:
-    code = "import sys; from jobonnx import Bundle; from jobonnx.verify import verify; verify(Bundle.open(sys.argv[1]))"
+    code = "import sys; from jobonnx import Bundle; from jobonnx.parity.verify import verify; verify(Bundle.open(sys.argv[1]))"
     assert imported_by(code, str(bundle)) & NEVER == set()
 
 
 def test_the_command_line_imports_what_a_command_needs() -> None:
-    modules = imported_by("from jobonnx.cli import main\nmain(['--help'], standalone_mode=False)")
+    modules = imported_by("from jobonnx.cli.main import main\nmain(['--help'], standalone_mode=False)")
     assert "click" in modules
     assert modules & (NEVER | (WHERE_USED - {"click"})) == set()

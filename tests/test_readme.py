@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from checkpoints import ROOT
+from helpers.checkpoints import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -10,7 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from checkpoints import ROOT
+
+from helpers.checkpoints import ROOT
 
 MEGABYTE = 1 << 20
 

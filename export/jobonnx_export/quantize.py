@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jobonnx_export.checkpoint import Architecture, Checkpoint
-from jobonnx_export.graph import Int8Input, Int8Linear
+from jobonnx_export.graph.builder import Int8Input, Int8Linear
 from jobonnx_export.reference import Reference
 
 ALPHA = 0.5  # SmoothQuant's own choice; .3 and .85 measured within .002 of it, see docs/decisions.md

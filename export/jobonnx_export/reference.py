@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobonnx.errors import JobonnxError
-from jobonnx.planner import pad, plan
+from jobonnx.text.batching import pad, plan
 from jobonnx_export.checkpoint import Checkpoint
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobonnx.bundle.hub import UNREACHABLE, hub_call
 from jobonnx.errors import JobonnxError
-from jobonnx.hub import UNREACHABLE, hub_call
 
 DEFAULT = "pj-mathematician/JobBGE-m3"
 _SETTINGS = ["*.json", "*/config.json"]

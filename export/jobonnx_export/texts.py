@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
-from jobonnx.titles import read_lexicon
-from jobonnx.tokenizer import Tokenizer
+from jobonnx.data.titles import read_lexicon
+from jobonnx.text.tokenizer import Tokenizer
 
 PER_LANGUAGE = 120  # parity titles of each language
 CALIBRATION_PER_LANGUAGE = 200

@@ -6,7 +6,7 @@
 2
 """
 
-from jobonnx.bundle import Bundle
+from jobonnx.bundle.manifest import Bundle
 from jobonnx.encoder import Encoder
 from jobonnx.errors import JobonnxError
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jobonnx.bundle import TOKENIZER, Bundle, Graph
+from jobonnx.bundle.manifest import TOKENIZER, Bundle, Graph
 from jobonnx.errors import CannotRunHereError, JobonnxError
-from jobonnx.planner import Integers, pad, unique
-from jobonnx.session import PROVIDERS, Session, available_threads, open_session, side_by_side, why_not
-from jobonnx.tokenizer import Tokenizer
-from jobonnx.tuning import Tuning, find, untuned
+from jobonnx.runtime.session import PROVIDERS, Session, available_threads, open_session, side_by_side, why_not
+from jobonnx.runtime.tuning import Tuning, find, untuned
+from jobonnx.text.batching import Integers, pad, unique
+from jobonnx.text.tokenizer import Tokenizer
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -7,9 +7,9 @@ import gc
 import numpy as np
 import pytest
 
-from jobonnx.bench import gemm, gemm_rate
-from jobonnx.bench.gemm import CUDA_ENGINE, ENGINE, OPENVINO_ENGINE, ROWS, missing, product, products, rates
-from jobonnx.session import is_available
+from jobonnx.runtime.session import is_available
+from jobonnx_bench import gemm, gemm_rate
+from jobonnx_bench.gemm import CUDA_ENGINE, ENGINE, OPENVINO_ENGINE, ROWS, missing, product, products, rates
 
 
 def test_products_run_and_say_what_is_missing() -> None:

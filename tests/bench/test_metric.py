@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from reports import WORKLOAD, absent, cell, round_of
 
-from jobonnx.bench.metric import BULK, MEMORY, METRICS, ONE
+from helpers.reports import WORKLOAD, absent, cell, round_of
+from jobonnx_bench.metric import BULK, MEMORY, METRICS, ONE
 
 
 def test_values_have_the_units_they_name() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from reports import cell, report
 
-from jobonnx.bench.plot import pareto, plots
+from helpers.reports import cell, report
+from jobonnx_bench.render.plots import pareto, plots
 
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:

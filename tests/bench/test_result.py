@@ -6,9 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from reports import cell, report
-
-from jobonnx.bench import Report
+from helpers.reports import cell, report
+from jobonnx_bench import Report
 
 
 def test_a_report_of_schema_1_is_read(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calibrated import Calibrated, calibrated_of
-from checkpoints import make_checkpoint
+
+from helpers.calibrated import Calibrated, calibrated_of
+from helpers.checkpoints import make_checkpoint
 
 
 @pytest.fixture(scope="session")

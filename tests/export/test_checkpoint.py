@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import MAX_TOKENS, make_checkpoint
 from safetensors.torch import load_file, save_file
 
+from helpers.checkpoints import MAX_TOKENS, make_checkpoint
 from jobonnx.errors import JobonnxError
-from jobonnx.tokenizer import Tokenizer
+from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.checkpoint import open_checkpoint
 from jobonnx_export.reference import Reference
 

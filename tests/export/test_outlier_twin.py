@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calibrated import Calibrated, calibrated_of
-from checkpoints import AVATURE, ROOT, needs_avature
 
-from jobonnx.datasets import read_folder
-from jobonnx.evaluation import Evaluation, compare, evaluate
-from jobonnx.planner import pad, plan
-from jobonnx.session import open_session
-from jobonnx_export.graph import write_graph
+from helpers.calibrated import Calibrated, calibrated_of
+from helpers.checkpoints import AVATURE, ROOT, needs_avature
+from jobonnx.evaluation.formats import read_folder
+from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
+from jobonnx.runtime.session import open_session
+from jobonnx.text.batching import pad, plan
+from jobonnx_export.graph.builder import write_graph
 from jobonnx_export.quantize import ALPHA, make_recipe
 
 LANGUAGES = ("en", "es", "de", "zh")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from sentence_transformers import SentenceTransformer
 
-from jobonnx.bundle import Bundle
+from helpers.checkpoints import make_checkpoint
+from jobonnx.bundle.manifest import Bundle
 from jobonnx.errors import JobonnxError
-from jobonnx_export.export import export
+from jobonnx_export.pipeline import export
 from jobonnx_export.portable import export_portable
 
 TEXTS = ["Koch", "", "Oberbürgermeister der Landeshauptstadt", "软件工程师", "ein <pad> im Text", "tool & die maker " * 60]
@@ -35,7 +35,7 @@ def mean_bundle(mean_checkpoint: Path, bundle: Path, tmp_path_factory: pytest.Te
 
     output = tmp_path_factory.mktemp("bundle") / "mean"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobonnx_export.export.export_portable", copied)
+        patch.setattr("jobonnx_export.pipeline.export_portable", copied)
         export(str(mean_checkpoint), output, ["fp32"])
     return output
 

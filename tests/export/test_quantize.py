@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibrated import Calibrated, calibrated_of
-from checkpoints import make_checkpoint
 
-from jobonnx.parity import measure
-from jobonnx.planner import pad
-from jobonnx.session import open_session
-from jobonnx_export.graph import write_graph
+from helpers.calibrated import Calibrated, calibrated_of
+from helpers.checkpoints import make_checkpoint
+from jobonnx.parity.measure import measure
+from jobonnx.runtime.session import open_session
+from jobonnx.text.batching import pad
+from jobonnx_export.graph.builder import write_graph
 from jobonnx_export.quantize import Int8Recipe, LinearStatistics, linear_names, make_recipe
 
 TITLES = [

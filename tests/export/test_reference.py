@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jobonnx.parity import measure
+from jobonnx.parity.measure import measure
 from jobonnx_export.checkpoint import open_checkpoint
 from jobonnx_export.reference import Reference
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import CLI, CLOSED, Hub
 
+from helpers.hub_server import CLI, CLOSED, Hub
 from jobonnx.errors import JobonnxError
 from jobonnx_export.source import DEFAULT, locate
 

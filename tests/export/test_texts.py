@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobonnx.titles import read_lexicon
-from jobonnx.tokenizer import Tokenizer
+from jobonnx.data.titles import read_lexicon
+from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.texts import calibration_titles, parity_texts, reference_texts
 
 

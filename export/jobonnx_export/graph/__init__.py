@@ -1,0 +1,1 @@
+"""The engine graph, written node by node from the tensors."""

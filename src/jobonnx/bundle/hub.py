@@ -1,0 +1,84 @@
+"""Bundles from the Hugging Face Hub: cached, pinned to a commit, offline mode respected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobonnx.errors import JobonnxError
+
+UNREACHABLE = "{}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and no copy is cached; go online once"
+
+
+def download_bundle(repository: str, revision: str | None = None) -> Path:
+    """Download a repository that holds a bundle, or find it in the cache; return its folder.
+
+    Raises:
+        JobonnxError: it holds no bundle, does not exist, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from jobonnx.bundle.manifest import MANIFEST
+
+    what = f"{repository} at revision {revision}" if revision else repository
+    try:
+        # Not hf_hub_download, which tries a dead network for 20 seconds before it looks into the cache. config.json is what a
+        # checkpoint has: newer versions warn where no file is found.
+        small = [MANIFEST, "config.json"]
+        folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=small))
+        if not (folder / MANIFEST).is_file():
+            raise JobonnxError(f"{what} holds a checkpoint, not a bundle; export it first: jobonnx export {repository} -o BUNDLE")
+        # The manifest's commit pins the rest: a push in between cannot mix two exports.
+        hub_call(what, snapshot_download, repository, revision=folder.name)
+    except LocalEntryNotFoundError:
+        raise JobonnxError(UNREACHABLE.format(what)) from None
+    return folder
+
+
+def hub_call(what: str, call: Any, *arguments: Any, **options: Any) -> Any:
+    """Call a huggingface_hub function and turn its failures into one sentence, all but LocalEntryNotFoundError: nothing cached."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # The base of its errors is that of the HTTP library underneath: requests, httpx or httpx2, as huggingface_hub goes along.
+    network: Any = (OSError, *HfHubHTTPError.__bases__)
+    try:
+        with _silent_in_a_pipe():
+            return call(*arguments, **options)
+    except LocalEntryNotFoundError:
+        raise
+    except GatedRepoError:
+        raise JobonnxError(f"{what} is gated; accept its terms on the Hub and log in with: hf auth login") from None
+    except RevisionNotFoundError:
+        raise JobonnxError(f"{what}: no such revision on the Hub; name a branch, a tag or a full commit") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise JobonnxError(f"{what}: no such folder here and no such repository on the Hub; check the name") from None
+    except network as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise JobonnxError(f"{what} could not be downloaded ({reason}); check the network and try again") from None
+
+
+@contextmanager
+def _silent_in_a_pipe() -> Iterator[None]:
+    """huggingface_hub draws its progress bars even where nobody watches."""
+    from huggingface_hub import utils
+
+    bars: Any = utils
+    if sys.stderr.isatty() or bars.are_progress_bars_disabled():
+        yield
+        return
+    bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bars()

@@ -1,0 +1,1 @@
+"""What comes with the package: job titles in four languages, and a small trained model."""

@@ -1,0 +1,1 @@
+"""Graphs on execution providers: batches of token ids in, vectors out."""

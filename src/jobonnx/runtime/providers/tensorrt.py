@@ -1,0 +1,73 @@
+"""What TensorRT is told before it compiles a graph: the shapes to come, and where to keep what took minutes to compile."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import warnings
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from jobonnx.bundle.manifest import Model, cache_folder
+from jobonnx.text.batching import bucket
+
+# Padded tokens that an engine reserves memory for: 1 GB for the widest layer of a large model. One profile spans all shapes, as
+# onnxruntime builds several and then uses the first, so the most rows have to fit at the greatest length too.
+_TOKENS = 1 << 17
+_USUAL = (128, 8)  # rows and length that kernels are chosen for
+
+
+def largest_shape(max_tokens: int) -> tuple[int, int]:
+    """The most rows, a power of two, and the greatest length of a batch."""
+    length = bucket(1, max_tokens)[1]
+    return 1 << (max(1, _TOKENS // length).bit_length() - 1), length
+
+
+def engine_options(graph: Path, model: Model, onnxruntime_version: str) -> dict[str, str]:
+    """Options of onnxruntime's TensorRT provider, whose truth values are "True" and "False".
+
+    The graph asks for LayerNorms in float32 by their stash_type; the fallback option forces it on those that were taken apart.
+
+    Args:
+        graph: the graph file.
+        model: what it was made of; two models of one architecture differ in their data files alone, so the engine's folder
+            carries the hash of the tensors.
+        onnxruntime_version: engines do not outlive it.
+    """
+    most = largest_shape(model.max_tokens)
+    profile = {"min": bucket(1, 1), "opt": tuple(map(min, _USUAL, most)), "max": most}
+    options = {"trt_fp16_enable": "True", "trt_layer_norm_fp32_fallback": "True"}
+    for name, (rows, length) in profile.items():
+        options[f"trt_profile_{name}_shapes"] = f"input_ids:{rows}x{length},attention_mask:{rows}x{length}"
+    parts = [model.tensors_sha256, onnxruntime_version, _installed_version(), options]
+    key = hashlib.sha256(graph.read_bytes() + json.dumps(parts).encode()).hexdigest()
+    if folder := _engine_folder(key):
+        for kind in ("engine", "timing"):
+            options |= {f"trt_{kind}_cache_enable": "True", f"trt_{kind}_cache_path": str(folder)}
+    return options
+
+
+def load_libraries() -> None:
+    """Load TensorRT's libraries where pip installed them; onnxruntime loads CUDA's alone. A system's own are found anyway."""
+    with suppress(ImportError, OSError):
+        importlib.import_module("tensorrt")
+
+
+def _engine_folder(key: str) -> Path | None:
+    """A folder that only this user reads, as an engine is code; None, and a warning, where there is none to be had."""
+    try:
+        folder = cache_folder() / "tensorrt" / key
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home
+        warnings.warn(f"TensorRT compiles anew in each process ({error}); set XDG_CACHE_HOME to a folder of your own", stacklevel=2)
+        return None
+    return folder
+
+
+def _installed_version() -> str:
+    for package in ("tensorrt-cu13", "tensorrt"):
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return "the system's"

@@ -1,0 +1,1 @@
+"""Nearest titles: exact top-k, and an index on disk."""

@@ -1,0 +1,381 @@
+"""What opens as a bundle, what does not, and what a fingerprint stands for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobonnx.bundle.manifest as module
+from jobonnx import Bundle, JobonnxError
+from jobonnx.bundle.manifest import MANIFEST, describe_file, sealed, tokenizer_sha256
+
+GRAPH = "engine/fp32-cpu.onnx"
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle to spoil, with no stamps known of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of every size are known by their stamps after the first load."""
+    monkeypatch.setattr(module, "_ALWAYS_HASHED", 0)
+
+
+def change_manifest(folder: Path, change: Callable[[Any], Any], seal: bool = True) -> None:
+    path = folder / MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(sealed(content) if seal else content), encoding="utf-8")
+
+
+def flip_a_byte(path: Path, keep_time: bool = False) -> None:
+    """Change one byte in place: same size, same inode."""
+    before = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (before.st_size, before.st_ino) == (after.st_size, after.st_ino)
+
+
+def test_an_export_opens_with_all_it_says_of_itself(bundle: Path, checkpoint: Path) -> None:
+    opened = Bundle.open(bundle)
+    assert opened.variants == ("fp32", "bf16", "fp16", "int8", "int8-static")
+    assert opened.default_variant == "int8"
+    assert (opened.model.dimension, opened.model.max_tokens, opened.model.pooling, opened.model.normalize) == (128, 96, "cls", True)
+    assert opened.model.prompts == {"query": "query: ", "document": ""}
+    assert opened.model.source == checkpoint.name
+    on_disk = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert set(opened.files) == on_disk - {MANIFEST}
+    assert all(opened.files[name] == describe_file(bundle / name) for name in opened.files)
+    assert Bundle.open(str(bundle)) == opened
+
+
+def test_any_missing_file_is_named(copy: Path) -> None:
+    names = list(Bundle.open(copy).files)
+    assert len(names) > 8
+    for name in names:
+        (copy / name).rename(copy / "away")
+        with pytest.raises(JobonnxError, match="is missing from the bundle") as caught:
+            Bundle.open(copy)
+        assert str(copy / name) in str(caught.value)
+        (copy / "away").rename(copy / name)
+    Bundle.open(copy)
+
+
+def test_any_altered_file_is_named_on_first_load(copy: Path) -> None:
+    for name in json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["files"]:
+        flip_a_byte(copy / name, keep_time=True)
+        with pytest.raises(JobonnxError, match="is not the file that was exported") as caught:
+            Bundle.open(copy)
+        assert str(copy / name) in str(caught.value)
+        flip_a_byte(copy / name, keep_time=True)
+    Bundle.open(copy)
+
+
+def test_a_small_file_is_hashed_at_every_load(copy: Path) -> None:
+    Bundle.open(copy)
+    flip_a_byte(copy / "config.json", keep_time=True)
+    with pytest.raises(JobonnxError, match=r"config\.json is not the file"):
+        Bundle.open(copy)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_large_file_is_hashed_once_then_known_by_its_stamp(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    sha256 = module._sha256
+    monkeypatch.setattr(module, "_sha256", lambda path: hashed.append(path.name) or sha256(path))
+    names = {Path(name).name for name in Bundle.open(copy).files}
+    assert names <= set(hashed)
+    hashed.clear()
+    Bundle.open(copy)
+    assert set(hashed) == {MANIFEST}
+    Bundle.open(copy, verify=True)
+    assert names <= set(hashed)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_verify_catches_what_keeps_its_stamp(copy: Path) -> None:
+    Bundle.open(copy)
+    flip_a_byte(copy / GRAPH, keep_time=True)
+    Bundle.open(copy)  # what the stamp trusts
+    with pytest.raises(JobonnxError, match=r"fp32-cpu\.onnx is not the file"):
+        Bundle.open(copy, verify=True)
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("way", ["mtime", "inode", "size"])
+def test_a_large_file_with_another_stamp_is_hashed_again(way: str, copy: Path) -> None:
+    Bundle.open(copy)
+    path = copy / GRAPH
+    before = path.stat()
+    if way == "mtime":
+        flip_a_byte(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    elif way == "inode":
+        shutil.copy2(path, copy / "new")
+        flip_a_byte(copy / "new")
+        os.utime(copy / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.replace(copy / "new", path)
+    else:
+        path.write_bytes(path.read_bytes() + b"\0")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(JobonnxError, match=r"fp32-cpu\.onnx is not the file"):
+        Bundle.open(copy)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_touched_but_equal_file_opens(copy: Path) -> None:
+    Bundle.open(copy)
+    os.utime(copy / GRAPH)
+    Bundle.open(copy)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_stamps_of_another_export_in_the_same_place_count_for_nothing(copy: Path) -> None:
+    Bundle.open(copy)
+    change_manifest(copy, lambda m: m["files"][GRAPH].update(sha256="0" * 64))
+    with pytest.raises(JobonnxError, match=r"fp32-cpu\.onnx is not the file"):
+        Bundle.open(copy)
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"engine/fp32-cpu.onnx": null}'])
+def test_broken_stamps_cost_a_hash_and_nothing_else(content: str, copy: Path, tmp_path: Path) -> None:
+    Bundle.open(copy)
+    (stamps,) = (tmp_path / "cache" / "jobonnx").iterdir()
+    stamps.write_text(content)
+    flip_a_byte(copy / GRAPH, keep_time=True)
+    with pytest.raises(JobonnxError, match=r"fp32-cpu\.onnx is not the file"):
+        Bundle.open(copy)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_cache_that_cannot_be_written_does_not_stop_a_load(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    Bundle.open(copy)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_user_without_a_home_does_not_stop_a_load(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "\ufeff{}", b"\xff\xfe".decode("latin-1") * 3, "[" * 100_000, "9" * 5000],
+    ids=["empty", "cut", "byte-order mark", "not UTF-8", "deeply nested", "a long number"],
+)
+def test_a_manifest_that_is_not_json_is_one_sentence(content: str, copy: Path) -> None:
+    (copy / MANIFEST).write_text(content, encoding="latin-1" if "\xff" in content else "utf-8")
+    with pytest.raises(JobonnxError, match=r"manifest\.json is not valid JSON"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "7", '{"format": 1}', '{"format": "1"}', '{"format": null}'])
+def test_json_that_is_no_manifest_is_one_sentence(content: str, copy: Path) -> None:
+    (copy / MANIFEST).write_text(content)
+    with pytest.raises(JobonnxError, match="is not a manifest that jobonnx wrote"):
+        Bundle.open(copy)
+
+
+def test_a_newer_format_asks_for_an_upgrade_whatever_else_it_says(copy: Path) -> None:
+    (copy / MANIFEST).write_text(json.dumps({"format": module.FORMAT + 1, "all": "new"}))
+    with pytest.raises(JobonnxError, match=r"format 2 is newer than this jobonnx reads \(1\); upgrade jobonnx"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["files"].update({"../outside.txt": describe_file(Path(__file__))}),
+        lambda m: m["files"].update({"engine/../../outside.txt": describe_file(Path(__file__))}),
+        lambda m: m["files"].update({str(Path(__file__).resolve()): describe_file(Path(__file__))}),
+        lambda m: m["graphs"][0].update(path="../outside.txt"),
+        lambda m: m["files"].pop("tokenizer.json"),
+        lambda m: m["files"].pop(GRAPH),
+        lambda m: m["files"][GRAPH].pop("sha256"),
+        lambda m: m.update(files=[]),
+        lambda m: m.update(graphs=[]),
+        lambda m: m.update(default_variant="fp64"),
+        lambda m: m["model"].pop("pooling"),
+        lambda m: m["model"].update(surprise=1),
+        lambda m: m.update(format=-1),
+        lambda m: m.update(format=True),
+        lambda m: m["model"].update(max_tokens="96"),
+        lambda m: m["model"].update(pad_id=-1),
+        lambda m: m["model"].update(normalize=1),
+        lambda m: m["model"].update(prompts={"query": 7}),
+        lambda m: m["model"].update(prompts=["query"]),
+        lambda m: m["model"].update(default_prompt_name="passage"),
+    ],
+    ids=[
+        "a file above the folder",
+        "a file above the folder, further down",
+        "an absolute path",
+        "a graph above the folder",
+        "tokenizer not listed",
+        "graph not listed",
+        "no hash",
+        "files is a list",
+        "no graph",
+        "default variant without a graph",
+        "model incomplete",
+        "model with an unknown field",
+        "negative format",
+        "format is true",
+        "limit is a text",
+        "negative padding",
+        "normalize is a number",
+        "prompt is a number",
+        "prompts is a list",
+        "default prompt unknown",
+    ],
+)
+@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "without a seal"])
+def test_a_manifest_that_jobonnx_would_not_write_is_refused(change: Callable[[Any], Any], seal: bool, copy: Path) -> None:
+    shutil.copyfile(__file__, copy.parent / "outside.txt")
+    change_manifest(copy, lambda m: (change(m), m.pop("sha256")), seal)
+    with pytest.raises(JobonnxError, match="is not a manifest that jobonnx wrote"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pad_id": 0}, {"normalize": False}, {"max_tokens": 95}, {"prompts": {"query": "Frage: ", "document": ""}}, {"note": "é"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_manifest_altered_since_the_export_is_refused(change: dict[str, Any], copy: Path) -> None:
+    change_manifest(copy, lambda m: m["model"].update(change), seal=False)
+    with pytest.raises(JobonnxError, match=r"manifest\.json is not the manifest that was exported \(its sha256 differs\)"):
+        Bundle.open(copy)
+    change_manifest(copy, lambda m: None)
+    assert all(getattr(Bundle.open(copy).model, field) == value for field, value in change.items())
+
+
+def test_a_manifest_from_before_it_was_sealed_opens(copy: Path) -> None:
+    before = Bundle.open(copy)
+    change_manifest(copy, lambda m: m.pop("sha256"), seal=False)
+    assert Bundle.open(copy) == before
+
+
+def test_a_checkpoint_is_told_how_to_become_a_bundle(checkpoint: Path) -> None:
+    with pytest.raises(JobonnxError, match=r"is a checkpoint, not a bundle; export it first: jobonnx export \S+ -o BUNDLE"):
+        Bundle.open(checkpoint)
+
+
+def test_any_other_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(JobonnxError, match=r"manifest\.json is missing, so this is no bundle"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.txt"])
+def test_what_is_not_a_folder_is_no_bundle(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(JobonnxError, match="no such bundle folder") as caught:
+        Bundle.open(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_what_is_not_from_the_hub_has_no_revision(bundle: Path) -> None:
+    with pytest.raises(JobonnxError, match=rf"{bundle} is a folder, which has no revision 'v1'; leave --revision away"):
+        Bundle.open(bundle, revision="v1")
+    with pytest.raises(JobonnxError, match=r"the small model comes with jobonnx and has no revision 'v1'; leave --revision away"):
+        Bundle.open(revision="v1")
+
+
+def test_variants_and_targets_map_to_graphs(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    assert {(g.variant, g.target): g.path for g in opened.graphs} == {
+        ("fp32", "cpu"): GRAPH,
+        ("fp32", "openvino"): "engine/fp32-openvino.onnx",
+        ("fp32", "portable"): "onnx/model.onnx",
+        ("bf16", "openvino"): "engine/fp32-openvino.onnx",  # OpenVINO rounds it
+        ("fp16", "cuda"): "engine/fp16-cuda.onnx",
+        ("fp16", "tensorrt"): "engine/fp16-tensorrt.onnx",
+        ("int8", "cpu"): "engine/int8-cpu.onnx",
+        ("int8-static", "cpu"): "engine/int8-static-cpu.onnx",
+        ("int8-static", "openvino"): "engine/int8-static-openvino.onnx",
+    }
+    assert {g.variant: g.data for g in opened.graphs if g.target != "portable"} == {
+        "fp32": "engine/fp32.data",
+        "bf16": "engine/fp32.data",
+        "fp16": "engine/fp16.data",
+        "int8": "engine/int8.data",
+        "int8-static": "engine/int8.data",
+    }
+    found = opened.graph("int8", "cpu")
+    assert found is not None
+    assert found.path == "engine/int8-cpu.onnx"
+    assert opened.graph("int8", "cuda") is None
+
+
+def test_vectors_that_may_be_mixed_have_one_fingerprint(bundle: Path, copy: Path) -> None:
+    opened = Bundle.open(bundle)
+    print_ = opened.fingerprint("int8")
+    assert len(print_) == 64
+    assert Bundle.open(copy).fingerprint("int8") == print_
+    moved = copy.rename(copy.with_name("moved"))
+    assert Bundle.open(moved).fingerprint("int8") == print_
+    assert opened.fingerprint("int8", "error") == print_  # nothing is ever cut, so nothing is cut differently
+    assert opened.fingerprint("int8", "right", opened.model.dimension) == print_
+    for other in (
+        replace(opened, model=replace(opened.model, source="other/name", revision="0" * 40, note="a note", prompts={})),
+        replace(opened, tools={"torch": "9"}, folder=Path("elsewhere"), files={}, default_variant="fp32", rejected=()),
+        replace(opened, graphs=tuple(replace(g, path=f"moved/{g.path}", parity={}) for g in opened.graphs)),
+    ):
+        assert other.fingerprint("int8") == print_
+
+
+def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    prints = [
+        *(opened.fingerprint(variant) for variant in opened.variants),
+        opened.fingerprint("fp32", "left"),
+        opened.fingerprint("fp32", dimension=64),
+        *(
+            replace(opened, model=replace(opened.model, **{field: value})).fingerprint("fp32")
+            for field, value in {
+                "tensors_sha256": "0" * 64,
+                "tokenizer_sha256": "0" * 64,
+                "pooling": "mean",
+                "normalize": False,
+                "max_tokens": 95,
+                "dimension": 127,
+            }.items()
+        ),
+        replace(opened, graphs=tuple(replace(g, recipe="another") for g in opened.graphs)).fingerprint("fp32"),
+    ]
+    assert len(set(prints)) == len(prints) == 14
+
+
+def test_a_tokenizer_is_the_same_whatever_padding_is_baked_in(copy: Path) -> None:
+    path = copy / "tokenizer.json"
+    before = tokenizer_sha256(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["padding"], content["truncation"] = {"strategy": {"Fixed": 64}}, {"max_length": 7}
+    path.write_text(json.dumps(dict(reversed(content.items())), indent=4), encoding="utf-8")
+    assert tokenizer_sha256(path) == before
+    content["normalizer"] = None
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert tokenizer_sha256(path) != before

@@ -1,0 +1,117 @@
+"""The figures that parity is judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jobonnx.parity.measure import TOLERANCES, Floats, Parity, measure, shortfalls
+
+
+def cone(rows: int = 60, dimension: int = 32, spread: float = 0.1) -> Floats:
+    """Unit vectors crowded around one direction, as embeddings are."""
+    rng = np.random.default_rng(0)
+    vectors = np.eye(1, dimension) + spread * rng.standard_normal((rows, dimension)) / np.sqrt(dimension)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_equal_vectors_are_perfect() -> None:
+    parity = measure(cone(), cone())
+    assert parity == Parity(60, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0)
+    assert all(shortfalls(variant, parity) == [] for variant in TOLERANCES)
+
+
+def test_a_variant_without_a_tolerance_passes_nothing() -> None:
+    assert shortfalls("int4", measure(cone(), cone())) == ["no tolerance is known for variant 'int4'"]
+
+
+def test_figures_are_those_of_a_worked_example() -> None:
+    reference = np.array([[1, 0], [0, 1], [-1, 0]], dtype=np.float32)
+    vectors = np.array([[0, 1], [0, 1], [-1, 0]], dtype=np.float32)
+    parity = measure(reference, vectors)
+    assert parity.min_cosine == 0
+    assert parity.mean_cosine == pytest.approx(2 / 3)
+    # The reference's mean is (0, 1/3): (1, -1/3) against (0, 2/3) is -1 / sqrt(10).
+    assert parity.min_centred == pytest.approx(-1 / np.sqrt(10))
+    assert parity.mean_centred == pytest.approx((2 - 1 / np.sqrt(10)) / 3)
+    assert parity.max_abs == 1
+    assert parity.texts == 3
+
+
+def test_centring_shows_the_ruin_that_a_cone_hides() -> None:
+    reference = cone()
+    ruined = reference[np.random.default_rng(1).permutation(len(reference))]  # every text has another text's vector
+    parity = measure(reference, ruined)
+    assert parity.min_cosine > 0.97
+    assert parity.mean_centred < 0.3
+    assert parity.top10_overlap < 0.5
+    assert "mean_centred" in " ".join(shortfalls("int8", parity))
+
+
+def test_overlap_counts_the_neighbours_that_stay() -> None:
+    rng = np.random.default_rng(2)
+    reference = rng.standard_normal((40, 16)).astype(np.float32)
+    noisy = (reference + 0.3 * rng.standard_normal((40, 16))).astype(np.float32)
+    shared = []
+    for row in range(40):
+        others = [i for i in range(40) if i != row]
+        near = [set(sorted(others, key=lambda i: -float(m[i] @ m[row]))[:10]) for m in (reference, noisy)]
+        shared.append(len(near[0] & near[1]) / 10)
+    assert measure(reference, noisy).top10_overlap == pytest.approx(np.mean(shared))
+    assert 0.3 < np.mean(shared) < 1
+
+
+def test_longer_vectors_have_the_same_cosine_but_another_distance() -> None:
+    reference = cone()
+    parity = measure(reference, 2 * reference)
+    assert parity.min_cosine == pytest.approx(1)
+    assert parity.max_abs == pytest.approx(np.abs(reference).max())
+
+
+@pytest.mark.parametrize("variant", TOLERANCES)
+def test_one_row_of_nan_fails_every_variant(variant: str) -> None:
+    vectors = cone()
+    vectors[7] = np.nan
+    assert len(shortfalls(variant, measure(cone(), vectors))) == len(TOLERANCES[variant])
+
+
+@pytest.mark.parametrize("variant", TOLERANCES)
+def test_one_zero_row_fails_every_variant(variant: str) -> None:
+    vectors = cone()
+    vectors[7] = 0
+    parity = measure(cone(), vectors)
+    assert parity.min_cosine == 0
+    assert shortfalls(variant, parity)
+
+
+def test_tolerances_are_the_ones_promised() -> None:
+    assert TOLERANCES == {
+        "fp32": {"max_abs": 1e-5, "min_cosine": 0.999999},
+        "bf16": {"min_cosine": 0.999, "mean_centred": 0.99},
+        "fp16": {"min_cosine": 0.9999, "mean_centred": 0.999},
+        "int8": {"min_cosine": 0.99, "mean_centred": 0.97},
+        "int8-static": {"min_cosine": 0.99, "mean_centred": 0.97},
+    }
+
+
+@pytest.mark.parametrize(("variant", "field"), [(v, f) for v, fields in TOLERANCES.items() for f in fields])
+def test_a_bound_is_passed_exactly_at_it_and_missed_just_beyond(variant: str, field: str) -> None:
+    bound = TOLERANCES[variant][field]
+    at = dataclasses.replace(Parity(1, 1, 1, 1, 1, 0, 1), **{field: bound})
+    beyond = dataclasses.replace(at, **{field: bound * (1.01 if field == "max_abs" else 0.9999)})
+    assert shortfalls(variant, at) == []
+    (missed,) = shortfalls(variant, beyond)
+    assert missed.startswith(f"{field} ")
+    assert f"{bound:g}" in missed
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (0, 4), (4,)])
+def test_matrices_that_cannot_be_compared_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="same non-empty matrix shape"):
+        measure(np.zeros((3, 4), np.float32) if shape != (0, 4) else np.zeros((0, 4), np.float32), np.zeros(shape, np.float32))
+
+
+def test_a_single_text_can_be_measured() -> None:
+    assert measure(cone(1), cone(1)).top10_overlap == 1

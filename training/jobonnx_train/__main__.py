@@ -1,0 +1,5 @@
+"""`python -m jobonnx_train`."""
+
+from jobonnx_train.train import main
+
+main()
