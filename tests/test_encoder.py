@@ -22,7 +22,7 @@ from helpers.checkpoints import MAX_TOKENS, make_checkpoint
 from jobonnx import Encoder, JobonnxError
 from jobonnx.bundle.manifest import MANIFEST, sealed
 from jobonnx.data.titles import read_titles
-from jobonnx.errors import CannotRunHereError
+from jobonnx.errors import ProviderUnavailableError
 from jobonnx.parity.measure import TOLERANCES, Floats, measure, shortfalls
 from jobonnx.text.tokenizer import TooLongError
 
@@ -410,14 +410,14 @@ def test_threads_that_are_no_number_of_threads_are_refused(wrong: Any, bundle: P
 
 @pytest.mark.parametrize("provider", ["cpu", "auto"])
 def test_fp16_on_a_cpu_is_refused_unless_forced(provider: str, bundle: Path) -> None:
-    with pytest.raises(CannotRunHereError, match=r"'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True"):
+    with pytest.raises(ProviderUnavailableError, match=r"'fp16' is slower than fp32 on a CPU; use int8 or fp32, or force=True"):
         Encoder(bundle, variant="fp16", provider=provider)
     forced = Encoder(bundle, variant="fp16", provider=provider, force=True)
     assert (forced.variant, forced.provider) == ("fp16", "cpu")
 
 
 def test_force_gives_no_other_variant_another_graph(bundle: Path) -> None:
-    with pytest.raises(CannotRunHereError, match="provider 'cuda'"):
+    with pytest.raises(ProviderUnavailableError, match="provider 'cuda'"):
         Encoder(bundle, variant="int8", provider="cuda", force=True)
 
 
@@ -445,7 +445,9 @@ def test_a_provider_that_cannot_run_it_is_an_error(
 
 def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: name == "cpu")
-    with pytest.raises(CannotRunHereError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"):
+    with pytest.raises(
+        ProviderUnavailableError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"
+    ):
         Encoder(bundle, provider="cuda", variant="int8")
 
 

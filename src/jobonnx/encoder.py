@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobonnx.bundle.manifest import TOKENIZER, Bundle, Graph
-from jobonnx.errors import CannotRunHereError, JobonnxError
+from jobonnx.errors import JobonnxError, ProviderUnavailableError
 from jobonnx.runtime.session import PROVIDERS, Session, available_threads, open_session, side_by_side, why_not
 from jobonnx.runtime.tuning import Tuning, find, untuned
 from jobonnx.text.batching import Integers, pad, unique
@@ -252,13 +252,13 @@ def _choose(bundle: Bundle, variant: str, provider: str, force: bool) -> tuple[s
         if reason is not None and (graph is not None or provider != "auto"):  # before what the bundle lacks: that is mended first
             reasons.append(reason)
     if variant == "fp16" and provider in ("auto", "cpu"):
-        raise CannotRunHereError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32 there, or force=True (--force)")
+        raise ProviderUnavailableError("variant 'fp16' is slower than fp32 on a CPU; use int8 or fp32, or force=True (--force)")
     targets = [g.target for g in bundle.graphs if g.variant == variant]
     lacking = (
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {', '.join(targets)}); "
         "pick a variant that was exported for it, or another provider"
     )
-    raise CannotRunHereError(reasons[0] if reasons else lacking)
+    raise ProviderUnavailableError(reasons[0] if reasons else lacking)
 
 
 def _at(ids: Integers, place: np.intp) -> tuple[int, int]:

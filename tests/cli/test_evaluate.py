@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import jobonnx
 from jobonnx.cli.evaluate import evaluate, rank
-from jobonnx.errors import CannotRunHereError, JobonnxError
+from jobonnx.errors import JobonnxError, ProviderUnavailableError
 
 QUERIES, CORPUS = "1\tnurse\n2\tcook\n3\tpilot\n", "7\tstaff nurse\n8\tline cook\n9\tbaker\n"
 QRELS = "1\t0\t7\t1\n2\t0\t8\t1\n2\t0\t9\t1\n"
@@ -28,7 +28,7 @@ class StubEncoder:
     def __init__(self, bundle=None, variant=None, **options):
         asked.append({"bundle": bundle, "variant": variant, **options})
         if variant == "fp16" and not options["force"]:
-            raise CannotRunHereError("fp16 needs a GPU.")
+            raise ProviderUnavailableError("fp16 needs a GPU.")
         self.variant = variant or "int8"
         self.bundle = SimpleNamespace(model=SimpleNamespace(note=self.note))
         self.graph = SimpleNamespace(degraded=self.variant == "fp16")
@@ -146,7 +146,7 @@ def test_reference_that_the_machine_cannot_run_is_skipped(german, monkeypatch):
     class WithoutFp32(StubEncoder):
         def __init__(self, bundle=None, variant=None, **options):
             if variant == "fp32":
-                raise CannotRunHereError("no fp32 graph for provider 'coreml'")
+                raise ProviderUnavailableError("no fp32 graph for provider 'coreml'")
             super().__init__(bundle, variant, **options)
 
     monkeypatch.setattr(jobonnx, "Encoder", WithoutFp32)

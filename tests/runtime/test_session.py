@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from jobonnx import Bundle, JobonnxError
-from jobonnx.errors import CannotRunHereError
+from jobonnx.errors import ProviderUnavailableError
 from jobonnx.runtime import session
 from jobonnx.runtime.providers.tensorrt import engine_options
 from jobonnx.runtime.session import PROVIDERS, _quota, available, available_threads, import_onnxruntime, is_available, open_session
@@ -190,7 +190,7 @@ def test_a_provider_that_is_not_installed_says_what_to_install(
     assert available() == ["cpu"]
     assert not is_available(provider)
     with pytest.raises(
-        CannotRunHereError, match=rf"provider '{provider}' is not in this onnxruntime .*\(it has cpu\); .*{install}"
+        ProviderUnavailableError, match=rf"provider '{provider}' is not in this onnxruntime .*\(it has cpu\); .*{install}"
     ):
         open_session(graph, provider)
 
@@ -228,7 +228,9 @@ def fallen_back(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], dict[s
 def test_a_provider_that_onnxruntime_replaces_in_silence_is_an_error(
     cuda_graph: bool, more: dict[str, str], graph: Path, bundle: Path, fallen_back: list[Any]
 ) -> None:
-    with pytest.raises(CannotRunHereError, match=r"'cuda' was asked for, onnxruntime gave CPUExecutionProvider; .*jobonnx\[gpu\]"):
+    with pytest.raises(
+        ProviderUnavailableError, match=r"'cuda' was asked for, onnxruntime gave CPUExecutionProvider; .*jobonnx\[gpu\]"
+    ):
         open_session(graph, "cuda", cuda_graph=cuda_graph, model=Bundle.open(bundle).model)
     ((providers, rest),) = fallen_back
     assert providers == [("CUDAExecutionProvider", CUDA | more), "CPUExecutionProvider"]
@@ -237,7 +239,7 @@ def test_a_provider_that_onnxruntime_replaces_in_silence_is_an_error(
 
 def test_tensorrt_gets_its_options_and_is_never_replaced_either(graph: Path, bundle: Path, fallen_back: list[Any]) -> None:
     model = Bundle.open(bundle).model
-    with pytest.raises(CannotRunHereError, match=r"'tensorrt' was asked for, .*gave CPU.*pip install .*tensorrt-cu13<11"):
+    with pytest.raises(ProviderUnavailableError, match=r"'tensorrt' was asked for, .*gave CPU.*pip install .*tensorrt-cu13<11"):
         open_session(graph, "tensorrt", model=model)
     ((providers, _),) = fallen_back
     assert providers == [
@@ -254,7 +256,7 @@ def test_a_library_that_is_missing_says_where_it_comes_from(graph: Path, bundle:
     session.integers_overflow()
     monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
     with pytest.raises(
-        CannotRunHereError, match=r"does not load on provider 'tensorrt': Please install TensorRT .*comes with: pip"
+        ProviderUnavailableError, match=r"does not load on provider 'tensorrt': Please install TensorRT .*comes with: pip"
     ):
         open_session(graph, "tensorrt", model=Bundle.open(bundle).model)
 
@@ -265,7 +267,7 @@ def test_heavy_nodes_that_a_gpu_leaves_to_the_cpu_are_an_error(bundle: Path, mon
     found = session._left_to_others
     monkeypatch.setattr(session, "_left_to_others", lambda opened, name: found(opened, "CUDAExecutionProvider"))
     with pytest.raises(
-        CannotRunHereError, match=r"'cuda' left .*MatMul, MultiHeadAttention of .*fp16-cuda\.onnx to the CPU; export"
+        ProviderUnavailableError, match=r"'cuda' left .*MatMul, MultiHeadAttention of .*fp16-cuda\.onnx to the CPU; export"
     ):
         open_session(bundle / "engine" / "fp16-cuda.onnx", "cuda", model=Bundle.open(bundle).model)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from jobonnx.errors import CannotRunHereError, JobonnxError
+from jobonnx.errors import JobonnxError, ProviderUnavailableError
 
 if TYPE_CHECKING:
     from jobonnx import Encoder
@@ -195,7 +195,7 @@ def _evaluate_variants(
     for variant in dict.fromkeys([*reference, *chosen]):
         try:
             encoder = load(model, note=not evaluations, variant=variant, **options)
-        except CannotRunHereError as error:
+        except ProviderUnavailableError as error:
             # A bundle may hold a variant for hardware that is not here: fp16 on a CPU, say. What was asked for by name must run.
             if variant in named:
                 raise

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jobonnx.bundle.manifest import Model
-from jobonnx.errors import CannotRunHereError, JobonnxError
+from jobonnx.errors import JobonnxError, ProviderUnavailableError
 from jobonnx.runtime.providers.device import Device
 from jobonnx.runtime.providers.tensorrt import engine_options, largest_shape, load_libraries
 from jobonnx.text.batching import LAUNCH_TOKENS, Integers, plan, plan_buckets
@@ -131,7 +131,7 @@ def open_session(
     ort = import_onnxruntime()
     wanted = _known(provider)
     if reason := why_not(provider):
-        raise CannotRunHereError(reason)
+        raise ProviderUnavailableError(reason)
     if cuda_graph and wanted.target != "cuda":
         raise JobonnxError(f"cuda_graph is for provider 'cuda', not {provider!r}; leave it out")
     if wanted.device and model is None:
@@ -167,18 +167,18 @@ def open_session(
         reason = " ".join(str(error).split())[:300]
         message = f"{graph} does not load on provider {provider!r}: {reason}"
         if wanted.device:  # most often a library or the driver is missing
-            raise CannotRunHereError(f"{message}; what it needs comes with: {wanted.install}") from None
+            raise ProviderUnavailableError(f"{message}; what it needs comes with: {wanted.install}") from None
         raise JobonnxError(message) from None
     session.disable_fallback()
     got = session.get_providers()
     if got[0] != wanted.onnxruntime_name:
-        raise CannotRunHereError(
+        raise ProviderUnavailableError(
             f"provider {provider!r} was asked for, onnxruntime gave {got[0]}; a library it needs is missing: {wanted.install}"
         )
     if not wanted.device or model is None:
         return Session(session, provider, threads)
     if strayed := _left_to_others(session, wanted.onnxruntime_name):
-        raise CannotRunHereError(
+        raise ProviderUnavailableError(
             f"provider {provider!r} left {', '.join(strayed)} of {graph} to the CPU; export the bundle again with this jobonnx"
         )
     max_rows = largest_shape(model.max_tokens)[0] if wanted.target == "tensorrt" else None

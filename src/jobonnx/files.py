@@ -1,0 +1,326 @@
+"""Files: written whole or not at all, hashed, and JSON that may be hostile read by one strict reader."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from jobonnx import signals
+from jobonnx.errors import JobonnxError, reason
+
+T = TypeVar("T")
+_MOST_JSON_BYTES = 1 << 28  # a tokenizer.json of 250,002 pieces has 17 MB
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_serial = itertools.count()
+
+
+@contextmanager
+def replaced(path: Path, inputs: Iterable[Path] = ()) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when it is complete, and vanishes otherwise.
+
+    A symbolic link stays, and what it points to is replaced. Nothing can take the place of what is no regular file (a FIFO,
+    /dev/stdout), so that is written directly.
+
+    Args:
+        path: the output.
+        inputs: the files that the output is made from; none of them may be the output.
+
+    Raises:
+        JobonnxError: on entry, if `path` is a folder, one of `inputs`, or cannot be written; later, if writing fails.
+    """
+    refuse_inputs(path, inputs)
+    try:
+        if path.is_dir():
+            raise JobonnxError(f"{path} could not be written (it is a folder); name a file")
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                yield file
+            return
+        target = Path(os.path.realpath(path))
+        beside = _beside(target)
+        try:
+            with open(beside, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            signals.check()
+            os.replace(beside, target)
+        finally:
+            with signals.held(), suppress(OSError):
+                beside.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, among others
+        if isinstance(error, ValueError) and "null" not in str(error):
+            raise
+        raise _unwritable(path, error) from None
+
+
+@contextmanager
+def new_folder(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+    """Make a folder that becomes `path` if all goes well, and vanishes if anything does not.
+
+    Missing parents are made, and removed again on failure.
+
+    Args:
+        path: the folder to make; nothing of that name may exist, a dangling link neither.
+        inputs: files and folders that it is made from; it may not lie inside any of them.
+
+    Yields:
+        The folder in the making, beside `path`.
+
+    Raises:
+        JobonnxError: on entry, if `path` exists or cannot be made; later, if the disk refuses.
+    """
+    refuse_inputs(path, inputs)
+    try:
+        if os.path.lexists(path):
+            raise JobonnxError(f"{path} exists already; remove it or name another folder")
+        made = [parent for parent in path.absolute().parents if not parent.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = _beside(path)
+        folder.mkdir(0o700)
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from None
+    try:
+        yield folder
+        signals.check()
+        folder.chmod(0o777 & ~_umask())
+        os.rename(folder, path)
+    except OSError as error:
+        signals.check()
+        raise _unwritable(path, error) from None
+    except Exception:
+        signals.check()  # C code under way may raise something of its own in place of the interrupt
+        raise
+    finally:
+        with signals.held():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # not empty: the new folder, or something of somebody else's
+                for parent in made:
+                    parent.rmdir()
+
+
+def refuse_inputs(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output that is one of its inputs: it would be lost.
+
+    Raises:
+        JobonnxError: `output` and an input are the same file or folder.
+    """
+    for source in inputs:
+        with suppress(OSError, ValueError):  # what does not exist is not the same
+            if stat.S_ISREG(os.stat(output).st_mode) and os.path.samefile(output, source):
+                raise JobonnxError(f"{output} is the input {source} too and would be lost; write to another file")
+
+
+def optional(path: Path) -> bool:
+    """Tell whether an optional file is there. Only a name that does not exist at all means absent.
+
+    Raises:
+        JobonnxError: something of that name exists that cannot be read as a file: a dangling link, as in a Hub cache that lost a
+            file, a loop of links, or a folder.
+    """
+    if not os.path.lexists(path):
+        return False
+    if not path.is_file():
+        what = "a link to nothing" if path.is_symlink() else "no file"
+        raise JobonnxError(f"{path} is {what}; mend it, or remove it if it is not needed")
+    return True
+
+
+def sha256(path: Path) -> str:
+    """Hash a file: 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where jobonnx keeps what it can make again; RuntimeError for a user without a home, as in some containers."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobonnx"
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a file of one title per line, as `split_lines` does.
+
+    Raises:
+        JobonnxError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    return split_lines(content, str(path))
+
+
+def split_lines(content: bytes, name: str) -> list[str]:
+    """Split text of one title per line. A byte-order mark and Windows line ends are not part of a title.
+
+    Only "\\n" ends a line: titles may hold other separators of Unicode. An empty line is an empty title.
+
+    Raises:
+        JobonnxError: a line is not UTF-8.
+    """
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    titles = []
+    for number, line in enumerate(lines, 1):
+        try:
+            titles.append(line.removesuffix(b"\r").decode())
+        except UnicodeDecodeError:
+            raise JobonnxError(f"{name}, line {number} is not UTF-8; convert the file, for instance with iconv") from None
+    return titles
+
+
+def read_json(path: Path, kind: type[T], fix: str) -> T:
+    """Read a JSON file that may be hostile; see `parse_json`.
+
+    Args:
+        path: the file.
+        kind: what it has to hold.
+        fix: what the user should do if it does not.
+
+    Raises:
+        JobonnxError: it cannot be read, or does not hold a `kind`.
+    """
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise JobonnxError(f"{path} has more than {_MOST_JSON_BYTES:,} bytes, too many for this file; {fix}")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    return parse_json(content, kind, str(path), fix)
+
+
+def parse_json(content: str | bytes, kind: type[T], name: str, fix: str) -> T:
+    """Parse JSON strictly: UTF-8, no key twice, no NaN or infinity, no lone surrogate, nothing too deep or too long.
+
+    Args:
+        content: the JSON text.
+        kind: what it has to hold: a type that msgspec converts to, such as `dict[str, int]` or a frozen dataclass. Types are never
+            coerced, names that a dataclass does not have are refused, and its `__post_init__` may refuse values with a ValueError.
+        name: what errors call it: the file, and the line where it matters.
+        fix: what the user should do if it does not hold a `kind`.
+
+    Raises:
+        JobonnxError: it is no JSON, or does not hold a `kind`; the field is named.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise JobonnxError(f"{name} holds half of a surrogate pair, which is no character; {fix}") from None
+    except RecursionError:
+        raise JobonnxError(f"{name} is not valid JSON (nested too deeply); {fix}") from None
+    except ValueError as error:  # not UTF-8, no JSON, a number of 5,000 digits, and the refusals below
+        raise JobonnxError(f"{name} is not valid JSON ({reason(error)}); {fix}") from None
+    return convert(value, kind, name, fix)
+
+
+def convert(value: Any, kind: type[T], name: str, fix: str) -> T:
+    """Turn parsed JSON into a `kind`, as `parse_json` does.
+
+    Raises:
+        JobonnxError: it does not hold a `kind`; the field is named.
+    """
+    import msgspec
+
+    try:
+        converted = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).replace("`", "").partition(" - at ")
+        where = f"{place.removeprefix('$').removeprefix('.')}: " if place not in ("", "$") else ""
+        raise JobonnxError(f"{name}: {where}{message[:1].lower()}{message[1:]}; {fix}") from None
+    except RecursionError:
+        raise JobonnxError(f"{name} is not valid JSON (nested too deeply); {fix}") from None
+    if unknown := next(_unknown(value, converted, ""), None):
+        raise JobonnxError(f"{name}: {unknown} is unknown to this version of jobonnx; {fix}")
+    return converted
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all; no NaN.
+
+    Raises:
+        JobonnxError: the file cannot be written.
+    """
+    with replaced(path) as file:
+        file.write(json_text(content).encode())
+
+
+def json_text(content: Any) -> str:
+    """JSON as the project writes it: readable, one final line end, no NaN."""
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return content
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _unknown(value: Any, converted: Any, place: str) -> Iterator[str]:
+    """Names in parsed JSON that the dataclasses made of it do not have."""
+    if is_dataclass(converted) and isinstance(value, Mapping):
+        known = {field.name for field in fields(converted)}
+        for name, part in value.items():
+            here = f"{place}.{name}" if place else name
+            if name not in known:
+                yield here
+            else:
+                yield from _unknown(part, getattr(converted, name), here)
+    elif isinstance(converted, Mapping) and isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _unknown(part, converted.get(name), f"{place}.{name}" if place else name)
+    elif isinstance(converted, list | tuple) and isinstance(value, list):
+        for number, (part, made) in enumerate(zip(value, converted, strict=False)):
+            if not isinstance(part, str | int | float | None):  # most items of most lists
+                yield from _unknown(part, made, f"{place}[{number}]")
+
+
+def _beside(target: Path) -> Path:
+    """A name for `target` in the making, in the same folder and never used twice."""
+    return target.with_name(f".{target.name[:60]}.{os.getpid()}-{next(_serial)}.partial")
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path, error: Exception) -> JobonnxError:
+    if isinstance(error, OSError):
+        fix = "free some space" if error.errno in _FULL else "mend that"
+        return JobonnxError(f"{path} could not be written ({error.strerror or error}); {fix} or name another place")
+    return JobonnxError(f"{str(path)[:100]!r} could not be written ({reason(error)}); name another place")
+
+
+def _unreadable(path: Path, error: Exception) -> JobonnxError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+    return JobonnxError(f"{str(path)!r} cannot be read ({why})" if "\0" in str(path) else f"{path} cannot be read ({why})")

@@ -1,0 +1,61 @@
+"""Progress of long work, on a terminal only: a bar over a known number of items, or a list of steps with their time."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Progress = Callable[[str], None]  # is told each step as it begins
+_LONG = 1000  # items that are worth a bar where nobody said whether to show one
+_log = logging.getLogger("jobonnx")
+
+
+@contextmanager
+def bar(total: int, unit: str, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr, and give the function that advances it by a number of items.
+
+    Args:
+        total: items in all.
+        unit: what they are, such as "titles".
+        show: True shows it, False does not, None shows it for long work; nothing is ever shown where stderr is no terminal.
+    """
+    if not (show or (show is None and total >= _LONG)) or not _on_terminal():
+        yield lambda items: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(unit, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=total)
+        yield lambda items: shown.advance(task, items)
+
+
+@contextmanager
+def steps() -> Iterator[Progress]:
+    """Show steps with a spinner and their time on stderr, and give the function that begins the next one.
+
+    Where stderr is no terminal each step is one line of the log, so that a long export in a pipe says what it is doing.
+    """
+    if not _on_terminal():
+        yield lambda step: _log.info("%s", step)
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Bars(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True)) as shown:
+
+        def begin(step: str) -> None:
+            for task in shown.tasks:
+                shown.update(task.id, total=1, completed=1)
+            shown.add_task(step, total=None)
+
+        yield begin
+        for task in shown.tasks:
+            shown.update(task.id, total=1, completed=1)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
