@@ -20,10 +20,14 @@ from sentence_transformers import SentenceTransformer
 
 from helpers.checkpoints import MAX_TOKENS, make_checkpoint
 from jobonnx import Encoder, JobonnxError
-from jobonnx.bundle.manifest import MANIFEST, sealed
+from jobonnx.arrays import Floats
+from jobonnx.bundle.integrity import with_checksum
+from jobonnx.bundle.manifest import MANIFEST
 from jobonnx.data.titles import read_titles
 from jobonnx.errors import ProviderUnavailableError
-from jobonnx.parity.measure import TOLERANCES, Floats, measure, shortfalls
+from jobonnx.parity.measure import TOLERANCES, measure, tolerance_violations
+from jobonnx.runtime.providers.base import Provider
+from jobonnx.runtime.providers.openvino import OpenVino
 from jobonnx.text.tokenizer import TooLongError
 
 HOSTILE = [
@@ -66,7 +70,7 @@ def cosines(a: Floats, b: Floats) -> Floats:
 
 
 def assert_within_tolerance(variant: str, reference: Floats, vectors: Floats) -> None:
-    """The bounds that hold for each text by itself; centred ones need a set."""
+    """Bounds that hold for each text by itself; centred ones need a set."""
     bounds = TOLERANCES[variant]
     assert cosines(reference, vectors).min(initial=1) >= bounds["min_cosine"]
     assert np.abs(reference - vectors).max(initial=0) <= bounds.get("max_abs", np.inf)
@@ -84,7 +88,7 @@ def test_agrees_with_sentence_transformers_on_titles(
     reference, vectors = peer.encode(texts), encoder.encode(texts)
     assert vectors.shape == (len(texts), 128)
     assert vectors.dtype == np.float32
-    assert shortfalls(encoder.variant, measure(reference, vectors)) == []
+    assert tolerance_violations(encoder.variant, measure(reference, vectors)) == []
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
 
 
@@ -312,13 +316,13 @@ def test_what_is_not_a_string_is_a_type_error(wrong: Any, message: str, exact: E
 def batches(exact: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Shapes of what `exact` has its session run."""
     shapes: list[tuple[int, int]] = []
-    run = exact.session.run
+    run = exact.engine.session.run
 
     def counted(ids: Any, mask: Any) -> Any:
         shapes.append(ids.shape)
         return run(ids, mask)
 
-    monkeypatch.setattr(exact.session, "run", counted)
+    monkeypatch.setattr(exact.engine.session, "run", counted)
     return shapes
 
 
@@ -377,6 +381,35 @@ def test_token_ids_that_the_model_does_not_have_are_named(wrong: int, encoder: E
         encoder.encode_batch(rows)
 
 
+@pytest.mark.parametrize("wrong", [0.5, True, None, "9", 2.0])
+def test_what_is_no_token_id_is_a_type_error(wrong: Any, exact: Encoder) -> None:
+    for call in (exact.encode_batch, exact.encode_tokens):
+        with pytest.raises(TypeError, match=r"row 1 holds .*, which is no token id"):
+            call([[0, 9, 2], [0, wrong, 2]])
+    np.testing.assert_array_equal(exact.encode_tokens(np.array([[0, 9, 2]])), exact.encode_tokens([[0, 9, 2]]))
+
+
+@pytest.mark.parametrize("name", ["batch_size", "token_budget"])
+@pytest.mark.parametrize("wrong", [1.5, float("nan"), True, "7", 0, -3])
+def test_limits_that_are_no_whole_numbers_are_refused(name: str, wrong: Any, exact: Encoder) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{name}="):
+        exact.encode(["Koch"], **{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [20_000, 999_999_999])
+def test_more_threads_than_any_machine_has_are_refused(wrong: int, bundle: Path) -> None:
+    with pytest.raises(ValueError, match=f"threads={wrong} has to be between 1 and 1,024"):
+        Encoder(bundle, threads=wrong)
+
+
+def test_a_closed_encoder_says_so(bundle: Path) -> None:
+    with Encoder(bundle, provider="cpu") as encoder:
+        assert encoder.encode("Koch").shape == (128,)
+    with pytest.raises(JobonnxError, match="this engine is closed; make a new one"):
+        encoder.encode("Koch")
+    encoder.close()  # twice is once
+
+
 def test_eight_threads_at_once_get_the_vectors_of_one(encoder: Encoder) -> None:
     parts = [read_titles()[i : i + 20] for i in range(0, 160, 20)]
     alone = [encoder.encode(part) for part in parts]
@@ -394,12 +427,12 @@ def test_the_default_variant_is_the_bundles_and_the_same_everywhere(bundle: Path
     auto = Encoder(bundle)
     assert (auto.variant, auto.max_seq_length, auto.dimension) == ("int8", MAX_TOKENS, 128)
     assert auto.provider == "cpu"
-    assert sum(auto.session.nodes.values()) > 0
+    assert sum(auto.engine.session.nodes.values()) > 0
     assert auto.fingerprint == Encoder(bundle, provider="cpu", threads=1, variant="int8").fingerprint
 
 
 def test_threads_are_passed_on(bundle: Path) -> None:
-    assert Encoder(bundle, threads=1).session.threads == 1
+    assert Encoder(bundle, threads=1).engine.session.threads == 1
 
 
 @pytest.mark.parametrize("wrong", [-1, 0, 2.5, "2", True])
@@ -438,27 +471,27 @@ def test_a_variant_that_was_not_exported_is_named(bundle: Path) -> None:
 def test_a_provider_that_cannot_run_it_is_an_error(
     provider: str, message: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: True)
+    monkeypatch.setattr(Provider, "is_here", lambda self: True)
+    monkeypatch.setattr(OpenVino, "is_here", lambda self: True)
     with pytest.raises(JobonnxError, match=message):
         Encoder(bundle, provider=provider)
 
 
 def test_a_provider_that_is_not_here_says_what_to_install_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: name == "cpu")
-    with pytest.raises(
-        ProviderUnavailableError, match=r"provider 'cuda' is not in this onnxruntime .*; install it: .*jobonnx\[gpu\]"
-    ):
+    monkeypatch.setattr(Provider, "is_here", lambda self: self.name == "cpu")
+    with pytest.raises(ProviderUnavailableError, match=r"provider 'cuda' is not in onnxruntime .*; install it: .*jobonnx\[gpu\]"):
         Encoder(bundle, provider="cuda", variant="int8")
 
 
 def test_a_provider_of_another_precision_never_stands_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the CPU has bf16 OpenVINO would run the fp32 graph in that, so auto takes the CPU provider."""
-    monkeypatch.setattr("jobonnx.runtime.session.is_available", lambda name: name in ("openvino", "cpu"))
+    monkeypatch.setattr(Provider, "is_here", lambda self: self.name in ("openvino", "cpu"))
+    monkeypatch.setattr(OpenVino, "is_here", lambda self: True)
     assert Encoder(bundle, variant="fp32").provider == "cpu"
 
 
 def test_verify_is_passed_on(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx.bundle.manifest._ALWAYS_HASHED", 0)
+    monkeypatch.setattr("jobonnx.bundle.integrity._ALWAYS_HASHED", 0)
     copy = shutil.copytree(bundle, tmp_path / "copy")
     Encoder(copy)
     path = copy / "config.json"
@@ -475,6 +508,6 @@ def test_degraded_graphs_say_so(bundle: Path, tmp_path: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
     for graph in content["graphs"]:
         graph["degraded"] = graph["variant"] == "int8"
-    (copy / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
+    (copy / MANIFEST).write_text(json.dumps(with_checksum(content)), encoding="utf-8")
     assert Encoder(copy, variant="int8").graph.degraded
     assert not Encoder(copy, variant="fp32").graph.degraded

@@ -23,8 +23,8 @@ class _System:
             "dtype": _DTYPES.get(encoder.variant, "int8"),
             "variant": encoder.variant,
             "provider": encoder.provider,
-            "threads": encoder.session.threads,
-            "nodes": encoder.session.nodes,
+            "threads": encoder.engine.session.threads,
+            "nodes": encoder.engine.session.nodes,
             "fingerprint": encoder.fingerprint,
             # With CLS pooling the last layer computes one row a title.
             "last_layer_rows": "titles" if encoder.bundle.model.pooling == "cls" else "tokens",

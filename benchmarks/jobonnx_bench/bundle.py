@@ -15,7 +15,8 @@ import numpy as np
 
 from jobonnx.bundle.manifest import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle
 from jobonnx.errors import JobonnxError
-from jobonnx.runtime.session import PROVIDERS, available_threads, why_not
+from jobonnx.runtime.machine import available_threads
+from jobonnx.runtime.providers import PROVIDERS
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_bench import adapter, gemm
 from jobonnx_bench.environment import record
@@ -65,7 +66,7 @@ def grid(source: str | None, variants: Sequence[str] = (), providers: Sequence[s
 
 def _without_graph(source: str | None, variant: str, provider: str) -> System:
     """A cell for which the bundle has no graph; where the provider is not there either, that is said first."""
-    reason = why_not(provider) or f"the bundle has no {variant} graph for {provider}"
+    reason = PROVIDERS[provider].unavailable_reason() or f"the bundle has no {variant} graph for {provider}"
     return System(
         name=f"jobonnx-{variant}-{provider}",
         adapter=Path(adapter.__file__),

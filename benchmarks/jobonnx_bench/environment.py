@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobonnx.runtime.machine import cpu
-from jobonnx.runtime.session import available_threads
+from jobonnx.runtime.machine import available_threads, cpu
 from jobonnx_bench.worker import versions
 
 # Feature -> the names the kernel lists it under, x86 and ARM.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from jobonnx.parity.measure import TOLERANCES, Parity, shortfalls
+from jobonnx.bundle.manifest import Parity
+from jobonnx.parity.measure import TOLERANCES, tolerance_violations
 from jobonnx_bench.metric import BULK, MEMORY, ONE, Metric
 from jobonnx_bench.result import Cell, Report
 
@@ -48,7 +49,7 @@ def shortcomings(cell: Cell) -> list[str]:
         return [f"no tolerance is known for variant {variant!r}"]
     if cell.parity is None:
         return ["its distance from PyTorch was not measured"]
-    return shortfalls(variant, Parity(**cell.parity))
+    return tolerance_violations(variant, Parity(**cell.parity))
 
 
 def variant_of(cell: Cell) -> str:

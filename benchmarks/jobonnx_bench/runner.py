@@ -12,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobonnx.arrays import Floats
 from jobonnx.bundle.manifest import Bundle
-from jobonnx.parity.measure import Floats, measure
-from jobonnx.runtime.session import PROVIDERS, why_not
+from jobonnx.parity.measure import measure
+from jobonnx.runtime.providers import PROVIDERS
 from jobonnx_bench import adapter, worker
 from jobonnx_bench.environment import available_bytes, gpu_bytes
 from jobonnx_bench.result import ON_CUDA, Batch, Cell, Round
@@ -75,7 +76,7 @@ def bundle_systems(source: str | None = None) -> list[System]:
         for name, provider in PROVIDERS.items():
             if provider.target != graph.target:
                 continue
-            absent = why_not(name, graph.variant)
+            absent = provider.unavailable_reason(graph.variant)
             # Bundles from before graphs shared data files do not name theirs.
             files = (bundle.folder / graph.path, bundle.folder / (graph.data or f"{graph.path}.data"))
             systems.append(
@@ -260,7 +261,7 @@ class _Turns:
         mine = self.kept(name)
         parity = None
         if mine is not None and reference is not None and mine.shape == reference.shape and np.isfinite(mine).all():
-            parity = measure(reference, mine).as_dict()
+            parity = asdict(measure(reference, mine))
         return Cell(
             name=self.system.name,
             family=self.system.family,

@@ -12,13 +12,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobonnx.arrays import Floats
+from jobonnx.bundle.integrity import describe_file
 from jobonnx.bundle.manifest import (
     REFERENCE_TEXTS,
     REFERENCE_VECTORS,
@@ -26,14 +28,14 @@ from jobonnx.bundle.manifest import (
     Bundle,
     Graph,
     Model,
-    describe_file,
+    Rejected,
     tokenizer_sha256,
     write_manifest,
 )
 from jobonnx.errors import JobonnxError
-from jobonnx.parity.measure import Floats, Parity, measure, shortfalls
+from jobonnx.parity.measure import measure, tolerance_violations
 from jobonnx.parity.verify import run_graph
-from jobonnx.runtime.session import import_onnxruntime
+from jobonnx.runtime.ort import import_onnxruntime
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
 from jobonnx_export.graph.builder import write_graph
@@ -49,11 +51,11 @@ VARIANTS = ("fp32", "bf16", "fp16", "int8", "int8-static")
 # is asked of it, and that is what bf16 is: the fp32 graph, rounded. TensorRT gets no int8: it wants signed activations around zero,
 # another recipe than this one.
 _TARGETS = {
-    "fp32": ("cpu", "openvino"),
-    "bf16": ("openvino",),
+    "fp32": ("cpu", "standard"),
+    "bf16": ("standard",),
     "fp16": ("cuda", "tensorrt"),
     "int8": ("cpu",),
-    "int8-static": ("cpu", "openvino"),
+    "int8-static": ("cpu", "standard"),
 }
 # The numbers its large tensors are kept in, and the data file that all graphs of the same numbers share.
 _NUMBERS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8", "int8-static": "int8"}
@@ -84,7 +86,7 @@ def export(
     revision: str | None = None,
     pooling: str | None = None,
     allow_degraded: bool = False,
-    report: Report = lambda step: None,
+    progress: Report = lambda step: None,
 ) -> Bundle:
     """Export a checkpoint.
 
@@ -95,7 +97,7 @@ def export(
         revision: Hub branch, tag or commit.
         pooling: for a folder that does not say its own.
         allow_degraded: keep variants that miss their tolerance, marked.
-        report: is told each step as it begins.
+        progress: is told each step as it begins.
 
     Returns:
         The bundle. Variants that missed their tolerance are in `rejected`, with their figures.
@@ -104,6 +106,7 @@ def export(
         JobonnxError: nothing usable came out; `output` does not exist then.
         ModuleNotFoundError: a package of the extra "export" is not installed.
     """
+    report = progress
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
         raise JobonnxError(f"variant {', '.join(unknown) or 'list is empty'}: pick from {', '.join(VARIANTS)}")
@@ -147,6 +150,7 @@ def export(
             revision=found.revision,
             dimension=checkpoint.architecture.hidden,
             max_tokens=checkpoint.max_tokens,
+            vocabulary=checkpoint.architecture.vocabulary,
             pad_id=checkpoint.architecture.pad_id,
             pooling=checkpoint.pooling,
             normalize=checkpoint.normalize,
@@ -159,7 +163,7 @@ def export(
         _write_reference(work)
 
         graphs: list[Graph] = []
-        rejected: list[dict[str, Any]] = []
+        rejected: list[Rejected] = []
         for variant in (v for v in VARIANTS if v in variants):
             if variant.startswith("int8"):
                 assert statistics is not None
@@ -169,15 +173,15 @@ def export(
             if variant == "fp32":
                 made.append(_measured(work, "fp32", "portable", folder / "onnx" / "model.onnx", "fp32"))
             for graph in made:
-                missed = shortfalls(graph.variant, Parity(**graph.parity))
-                if missed and (not allow_degraded or None in graph.parity.values()):  # NaN is beyond degraded
-                    rejected.append({**asdict(graph), "missed": missed})
+                missed = tolerance_violations(graph.variant, graph.parity)
+                if missed and (not allow_degraded or None in asdict(graph.parity).values()):  # NaN is beyond degraded
+                    rejected.append(Rejected(**vars(graph), missed=tuple(missed)))
                 else:
-                    graphs.append(Graph(**{**asdict(graph), "degraded": bool(missed)}))
+                    graphs.append(replace(graph, degraded=bool(missed)))
         engine = [g.variant for g in graphs if g.target != "portable"]
         _remove_others(folder, {folder / path for g in graphs for path in (g.path, g.data) if path})
         if not engine:
-            reasons = "; ".join(f"{r['variant']}/{r['target']}: {', '.join(r['missed'])}" for r in rejected)
+            reasons = "; ".join(f"{r.variant}/{r.target}: {', '.join(r.missed)}" for r in rejected)
             raise JobonnxError(f"{source}: every variant missed its tolerance ({reasons}); --allow-degraded keeps them, marked")
         good = [g.variant for g in graphs if not g.degraded and g.target != "portable"]
         default = next((v for v in ("int8", "fp32") if v in good), engine[0])
@@ -318,7 +322,9 @@ def _measured(work: Work, variant: str, target: str, path: Path, recipe: str, ro
     work.report(f"measuring {variant} for {target}")
     parity = measure(work.reference, run_graph(path, work.rows, work.model) + rounding)
     name, data = (p.relative_to(work.folder).as_posix() for p in (path, work.data[_NUMBERS[variant]].path))
-    return Graph(variant, target, name, recipe, parity.as_dict(), data=None if target == "portable" else data)
+    beside = path.with_name(path.name + "_data")  # optimum's, for a model of more than 2 GB
+    portable = beside.relative_to(work.folder).as_posix() if beside.exists() else None
+    return Graph(variant, target, name, recipe, parity, data=portable if target == "portable" else data)
 
 
 def _float(work: Work, variant: str, target: str, rounding: Floats | float = 0.0) -> Graph:
@@ -326,8 +332,8 @@ def _float(work: Work, variant: str, target: str, rounding: Floats | float = 0.0
     if not path.exists():  # bf16's is fp32's
         work.report(f"writing {variant} for {target}")
         data = work.data[_NUMBERS[variant]]
-        standard = target in ("openvino", "tensorrt")
-        write_graph(work.checkpoint, path, data, half=variant == "fp16", packed=target in ("cpu", "openvino"), plain=standard)
+        standard = target in ("standard", "tensorrt")
+        write_graph(work.checkpoint, path, data, half=variant == "fp16", packed=target in ("cpu", "standard"), plain=standard)
     return _measured(work, variant, target, path, variant, rounding)
 
 
@@ -361,7 +367,7 @@ def _int8(work: Work, variant: str, recipe: Int8Recipe) -> list[Graph]:
         floats = sorted(worst[:in_float])
         graph = _int8_graph(work, variant, first, recipe, floats)
         in_float = max(2, in_float * 2)
-        if not shortfalls(variant, Parity(**graph.parity)) or in_float > len(worst) // 2:
+        if not tolerance_violations(variant, graph.parity) or in_float > len(worst) // 2:
             break
     return [graph, *(_int8_graph(work, variant, target, recipe, floats) for target in others)]
 
@@ -374,7 +380,7 @@ def _int8_graph(work: Work, variant: str, target: str, recipe: Int8Recipe, float
         work.checkpoint,
         path,
         work.data["int8"],
-        plain=target == "openvino",
+        plain=target == "standard",
         half_embeddings=True,
         int8=chosen.linears,
         scaled_values=chosen.scaled_values,

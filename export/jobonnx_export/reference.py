@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobonnx.errors import JobonnxError
-from jobonnx.text.batching import pad, plan
+from jobonnx.text.batching import batch_by_length, pad
 from jobonnx_export.checkpoint import Checkpoint
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -38,7 +38,7 @@ class Reference:
         lengths = [len(row) for row in rows]
         for length in sorted(set(lengths), reverse=True):
             places = [i for i, n in enumerate(lengths) if n == length]
-            for batch in plan([length] * len(places), 1024):
+            for batch in batch_by_length([length] * len(places), 1024):
                 chosen = [places[i] for i in batch]
                 vectors[chosen] = self._run([rows[i] for i in chosen])
                 progress(len(chosen))

@@ -10,7 +10,7 @@ import pytest
 
 from jobonnx import JobonnxError
 from jobonnx.data.titles import read_titles
-from jobonnx.runtime.session import PROVIDERS
+from jobonnx.runtime.providers import PROVIDERS
 from jobonnx_bench import Sizes
 from jobonnx_bench.bundle import Effort, grid, measure
 from jobonnx_export.pipeline import VARIANTS

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
 from jobonnx import Encoder
-from jobonnx.bundle.manifest import MANIFEST, describe_file, sealed
+from jobonnx.bundle.integrity import describe_file, with_checksum
+from jobonnx.bundle.manifest import MANIFEST
 from jobonnx.cli.main import main
 from jobonnx.data.titles import read_titles
 
-PROGRAM = [sys.executable, "-c", "from jobonnx.cli.main import main; main()"]
+PROGRAM = [sys.executable, "-c", "from jobonnx.cli import main; main()"]
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -56,7 +58,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def change_manifest(folder: Path, change: Any) -> None:
     content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     change(content)
-    (folder / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(with_checksum(content)), encoding="utf-8")
 
 
 # Errors
@@ -70,12 +72,12 @@ def change_manifest(folder: Path, change: Any) -> None:
         (["encode", "Koch", "-m", "{bundle}", "--variant", "int4"], 1, "has no variant 'int4'"),
         (["encode", "Koch", "-m", "{bundle}", "--variant", "fp16"], 1, "--force"),
         (["encode", "Koch", "-m", "{bundle}", "--provider", "gpu"], 1, "provider 'gpu' is unknown"),
-        (["encode", "Koch", "-m", "{bundle}", "--truncate-dim", "0"], 1, "between 1 and 128"),
+        (["encode", "Koch", "-m", "{bundle}", "--truncate-dim", "129"], 1, "between 1 and 128"),
         (["encode", "Koch", "-m", "{bundle}", "--prompt-name", "x"], 1, "prompt_name='x' is unknown"),
         (["encode", "Koch " * 200, "-m", "{bundle}", "--truncation", "error"], 1, "the limit is 96"),
         (["encode", "-m", "{bundle}", "--file", "/nowhere.txt"], 1, "/nowhere.txt cannot be read (No such file or directory)"),
         (["match", "Koch", "-m", "{bundle}", "--corpus", "/nowhere.txt"], 1, "/nowhere.txt cannot be read"),
-        (["match", "Koch", "-m", "{bundle}", "--corpus", "/dev/null"], 1, "/dev/null holds no titles; give it one a line"),
+        (["match", "Koch", "-m", "{bundle}", "--corpus", "/dev/null"], 1, "/dev/null holds no titles; give it one per line"),
         (["info", "/nowhere"], 1, "no such bundle folder"),
         (["verify", "/nowhere"], 1, "no such bundle folder"),
         (["export", "/nowhere", "-o", "/tmp/never"], 1, "/nowhere"),
@@ -319,13 +321,13 @@ def test_info_says_what_runs_here(bundle: Path, reference: Encoder) -> None:
     facts = json.loads(run("info", bundle, "--json").stdout)
     assert facts["default_variant"] == facts["variant"] == "int8"
     assert facts["provider"] == "cpu"
-    assert facts["nodes"] == reference.session.nodes
-    assert facts["threads"] == facts["available_threads"] == reference.session.threads
+    assert facts["nodes"] == reference.engine.session.nodes
+    assert facts["threads"] == facts["available_threads"] == reference.engine.session.threads
     assert facts["fingerprint"] == reference.fingerprint
     assert facts["model"]["pooling"] == "cls"
     assert [g["parity"]["texts"] > 500 for g in facts["graphs"]] == [True] * 9
     assert facts["bytes"] == sum(p.stat().st_size for p in bundle.rglob("*") if p.is_file() and p.name != MANIFEST)
-    assert json.loads(run("info", "-m", bundle, "--json", "--threads", 1).stdout)["threads"] == 1
+    assert json.loads(run("info", bundle, "--json", "--threads", 1).stdout)["threads"] == 1
     shown = run("info", bundle).stdout
     for text in ("128 dimensions, cls pooling, at most 96 tokens", "int8 on cpu", "threads", "CPUExecutionProvider", "fingerprint"):
         assert text in shown
@@ -342,7 +344,7 @@ def test_info_shows_what_was_left_out_and_what_was_kept_degraded(copy: Path) -> 
     assert any("int4" in line and "left out" in line for line in lines)
 
 
-@pytest.mark.parametrize("command", [["encode", "Koch"], ["match", "Koch", "--corpus", __file__], ["info"]])
+@pytest.mark.parametrize("command", [["encode", "Koch", "-m"], ["match", "Koch", "--corpus", __file__, "-m"], ["info"]])
 def test_what_is_degraded_or_untrained_says_so_on_stderr(command: list[object], copy: Path) -> None:
     def change(content: Any) -> None:
         content["model"]["note"] = "untrained weights"
@@ -350,13 +352,13 @@ def test_what_is_degraded_or_untrained_says_so_on_stderr(command: list[object], 
             graph["degraded"] = graph["variant"] == "int8"
 
     change_manifest(copy, change)
-    result = run(*command, "-m", copy)
+    result = run(*command, copy)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         "note: untrained weights",
         "note: int8 missed its parity tolerance at export and was kept with --allow-degraded",
     ]
-    assert run(*command, "-m", copy, "--variant", "fp32").stderr == "note: untrained weights\n"
+    assert run(*command, copy, "--variant", "fp32").stderr == "note: untrained weights\n"
 
 
 def test_verify_passes_an_export(bundle: Path) -> None:
@@ -365,14 +367,14 @@ def test_verify_passes_an_export(bundle: Path) -> None:
     rows = json.loads(done.stdout)
     assert [(row["variant"], row["target"], row["missed"]) for row in rows] == [
         ("fp32", "cpu", []),
-        ("fp32", "openvino", []),
+        ("fp32", "standard", []),
         ("fp32", "portable", []),
-        ("bf16", "openvino", []),
+        ("bf16", "standard", []),
         ("fp16", "cuda", []),
         ("fp16", "tensorrt", []),
         ("int8", "cpu", []),
         ("int8-static", "cpu", []),
-        ("int8-static", "openvino", []),
+        ("int8-static", "standard", []),
     ]
     assert run("verify", bundle).stdout.count("on cpu") == 9
 
@@ -386,7 +388,7 @@ def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
             tensor.CopyFrom(numpy_helper.from_array(gains, tensor.name))
     onnx.save(graph, copy / name)
     assert "int8-cpu.onnx is not the file that was exported" in run("verify", copy).stderr
-    change_manifest(copy, lambda m: m["files"].update({name: describe_file(copy / name)}))
+    change_manifest(copy, lambda m: m["files"].update({name: asdict(describe_file(copy / name))}))
     result = run("verify", copy, "--json")
     assert result.exit_code == 1
     assert {row["variant"]: bool(row["missed"]) for row in json.loads(result.stdout)} == {
@@ -402,7 +404,7 @@ def test_verify_fails_where_a_graphs_parity_is_broken(copy: Path) -> None:
 
 
 def test_verify_hashes_every_file_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx.bundle.manifest._ALWAYS_HASHED", 0)
+    monkeypatch.setattr("jobonnx.bundle.integrity._ALWAYS_HASHED", 0)
     assert run("info", copy).exit_code == 0
     before = (copy / "config.json").stat()
     (copy / "config.json").write_bytes((copy / "config.json").read_bytes().replace(b"gelu", b"relu"))

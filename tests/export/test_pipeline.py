@@ -26,7 +26,7 @@ from jobonnx import Encoder
 from jobonnx.bundle.manifest import Bundle
 from jobonnx.cli.main import main
 from jobonnx.errors import JobonnxError
-from jobonnx.parity.measure import TOLERANCES, shortfalls
+from jobonnx.parity.measure import TOLERANCES
 from jobonnx_export.pipeline import export
 from jobonnx_export.texts import parity_texts
 
@@ -197,7 +197,7 @@ def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
     halfway = 1 - 0.9 * (1 - plain.parity["mean_centred"])
     monkeypatch.setitem(TOLERANCES, "int8", {"mean_centred": halfway})
     steps: list[str] = []
-    made = export(str(checkpoint), place / "out", ["int8"], report=steps.append)
+    made = export(str(checkpoint), place / "out", ["int8"], progress=steps.append)
     (graph,) = made.graphs
     in_float = graph.recipe.split("float=")[1].split(",")
     assert len(in_float) in (2, 4, 8)
@@ -228,12 +228,12 @@ def test_all_variants_rejected_leave_no_folder(
 
 
 def test_nan_never_passes(bundle: Path) -> None:
-    from jobonnx.parity.measure import measure
+    from jobonnx.parity.measure import measure, tolerance_violations
 
     vectors = np.load(bundle / "reference.npy")
     spoilt = vectors.copy()
     spoilt[3, 4] = np.nan
-    assert all(shortfalls(variant, measure(vectors, spoilt)) for variant in ("fp32", "fp16", "int8", "int8-static"))
+    assert all(tolerance_violations(variant, measure(vectors, spoilt)) for variant in ("fp32", "fp16", "int8", "int8-static"))
 
 
 # Refusals, and what they leave behind
@@ -350,7 +350,7 @@ def test_any_failure_leaves_nothing_not_even_the_folders_above(checkpoint: Path,
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        export(str(checkpoint), place / "a" / "b" / "out", ["fp16"], report=report)
+        export(str(checkpoint), place / "a" / "b" / "out", ["fp16"], progress=report)
     assert empty(place)
 
 
@@ -369,7 +369,7 @@ def test_nothing_can_be_loaded_before_the_end(checkpoint: Path, place: Path, few
             with pytest.raises(JobonnxError):
                 Bundle.open(folder)
 
-    export(str(checkpoint), place / "out", ["fp16"], report=report)
+    export(str(checkpoint), place / "out", ["fp16"], progress=report)
     assert len(set(seen)) == 1
     assert seen[0].startswith(".out.")
 
@@ -406,7 +406,7 @@ from pathlib import Path
 from jobonnx_export import texts
 texts.PER_LANGUAGE = texts.CALIBRATION_PER_LANGUAGE = 12
 from jobonnx_export.pipeline import export
-export(sys.argv[1], Path(sys.argv[2]), [sys.argv[3]], report=lambda step: print(step, flush=True))
+export(sys.argv[1], Path(sys.argv[2]), [sys.argv[3]], progress=lambda step: print(step, flush=True))
 """
 
 
@@ -446,7 +446,7 @@ def test_second_signal_does_not_stop_the_clean_up(
     really = shutil.rmtree
     monkeypatch.setattr("jobonnx_export.pipeline.shutil.rmtree", rmtree)
     with pytest.raises(KeyboardInterrupt):
-        export(str(checkpoint), place / "out", ["fp16"], report=report)
+        export(str(checkpoint), place / "out", ["fp16"], progress=report)
     assert empty(place)
 
 

@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jobonnx.parity.measure import TOLERANCES, Floats, Parity, measure, shortfalls
+from jobonnx.arrays import Floats
+from jobonnx.bundle.manifest import Parity
+from jobonnx.parity.measure import TOLERANCES, measure, tolerance_violations
 
 
 def cone(rows: int = 60, dimension: int = 32, spread: float = 0.1) -> Floats:
@@ -20,11 +22,11 @@ def cone(rows: int = 60, dimension: int = 32, spread: float = 0.1) -> Floats:
 def test_equal_vectors_are_perfect() -> None:
     parity = measure(cone(), cone())
     assert parity == Parity(60, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0)
-    assert all(shortfalls(variant, parity) == [] for variant in TOLERANCES)
+    assert all(tolerance_violations(variant, parity) == [] for variant in TOLERANCES)
 
 
 def test_a_variant_without_a_tolerance_passes_nothing() -> None:
-    assert shortfalls("int4", measure(cone(), cone())) == ["no tolerance is known for variant 'int4'"]
+    assert tolerance_violations("int4", measure(cone(), cone())) == ["no tolerance is known for variant 'int4'"]
 
 
 def test_figures_are_those_of_a_worked_example() -> None:
@@ -47,7 +49,7 @@ def test_centring_shows_the_ruin_that_a_cone_hides() -> None:
     assert parity.min_cosine > 0.97
     assert parity.mean_centred < 0.3
     assert parity.top10_overlap < 0.5
-    assert "mean_centred" in " ".join(shortfalls("int8", parity))
+    assert "mean_centred" in " ".join(tolerance_violations("int8", parity))
 
 
 def test_overlap_counts_the_neighbours_that_stay() -> None:
@@ -74,7 +76,7 @@ def test_longer_vectors_have_the_same_cosine_but_another_distance() -> None:
 def test_one_row_of_nan_fails_every_variant(variant: str) -> None:
     vectors = cone()
     vectors[7] = np.nan
-    assert len(shortfalls(variant, measure(cone(), vectors))) == len(TOLERANCES[variant])
+    assert len(tolerance_violations(variant, measure(cone(), vectors))) == len(TOLERANCES[variant])
 
 
 @pytest.mark.parametrize("variant", TOLERANCES)
@@ -83,7 +85,7 @@ def test_one_zero_row_fails_every_variant(variant: str) -> None:
     vectors[7] = 0
     parity = measure(cone(), vectors)
     assert parity.min_cosine == 0
-    assert shortfalls(variant, parity)
+    assert tolerance_violations(variant, parity)
 
 
 def test_tolerances_are_the_ones_promised() -> None:
@@ -101,8 +103,8 @@ def test_a_bound_is_passed_exactly_at_it_and_missed_just_beyond(variant: str, fi
     bound = TOLERANCES[variant][field]
     at = dataclasses.replace(Parity(1, 1, 1, 1, 1, 0, 1), **{field: bound})
     beyond = dataclasses.replace(at, **{field: bound * (1.01 if field == "max_abs" else 0.9999)})
-    assert shortfalls(variant, at) == []
-    (missed,) = shortfalls(variant, beyond)
+    assert tolerance_violations(variant, at) == []
+    (missed,) = tolerance_violations(variant, beyond)
     assert missed.startswith(f"{field} ")
     assert f"{bound:g}" in missed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pytest
 from onnx import numpy_helper
 
 from jobonnx import Bundle, JobonnxError
-from jobonnx.bundle.manifest import MANIFEST, REFERENCE_TEXTS, REFERENCE_VECTORS, describe_file, sealed
-from jobonnx.parity.verify import run_graph, verify
+from jobonnx.bundle.integrity import describe_file, with_checksum
+from jobonnx.bundle.manifest import MANIFEST, REFERENCE_TEXTS, REFERENCE_VECTORS
+from jobonnx.parity.verify import pooled, verify
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def spoil(path: Path, value: float) -> None:
 def accept(folder: Path, name: str) -> None:
     """Make the manifest say that an altered file is the right one."""
     content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    content["files"][name] = describe_file(folder / name)
-    (folder / MANIFEST).write_text(json.dumps(sealed(content)), encoding="utf-8")
+    content["files"][name] = asdict(describe_file(folder / name))
+    (folder / MANIFEST).write_text(json.dumps(with_checksum(content)), encoding="utf-8")
 
 
 def test_every_graph_of_an_export_passes_and_measures_what_it_did_then(bundle: Path) -> None:
@@ -51,7 +52,7 @@ def test_every_graph_of_an_export_passes_and_measures_what_it_did_then(bundle: P
         assert result.provider == "cpu"
         assert result.parity.texts == len(json.loads((bundle / REFERENCE_TEXTS).read_text(encoding="utf-8"))) > 100
         # A part of the export's texts: it cannot be worse than the worst of them.
-        assert result.parity.min_cosine >= graph.parity["min_cosine"] - 1e-6
+        assert result.parity.min_cosine >= graph.parity.min_cosine - 1e-6
     exactness = {r.variant: r.parity.max_abs for r in results if r.target != "portable"}
     assert exactness["fp32"] < exactness["fp16"] < exactness["int8"]
 
@@ -76,26 +77,35 @@ def test_wrong_references_fail_every_graph(copy: Path) -> None:
 def test_references_that_cannot_be_read_are_one_sentence(name: str, content: bytes, copy: Path) -> None:
     (copy / name).write_bytes(content)
     accept(copy, name)
-    with pytest.raises(JobonnxError, match="its reference vectors cannot be read"):
+    with pytest.raises(JobonnxError, match=rf"{name}.*; export the bundle again") as caught:
+        verify(Bundle.open(copy))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[1, 2]", '["one"]', "[]", "[" * 100_000, '["\\ud800"]'])
+def test_reference_texts_of_another_form_are_one_sentence(content: str, copy: Path) -> None:
+    (copy / REFERENCE_TEXTS).write_text(content)
+    accept(copy, REFERENCE_TEXTS)
+    with pytest.raises(JobonnxError, match=r"reference\.(json|npy).*; export the bundle again"):
         verify(Bundle.open(copy))
 
 
-class _Hidden:
-    """A session of a portable graph: the hidden state of a token is its id, and 1."""
-
-    def run(self, ids: Any, mask: Any) -> Any:
-        return np.stack([ids, np.ones_like(ids)], axis=-1).astype(np.float32)
+@pytest.mark.parametrize("odd", [np.zeros((2, 3), np.float32), np.zeros(7), np.array("text"), np.array([{}], dtype=object)])
+def test_reference_vectors_of_another_form_are_one_sentence(odd: Any, copy: Path) -> None:
+    np.save(copy / REFERENCE_VECTORS, odd, allow_pickle=True)
+    accept(copy, REFERENCE_VECTORS)
+    with pytest.raises(JobonnxError, match=r"reference\.npy.*; export the bundle again"):
+        verify(Bundle.open(copy))
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("cls", [[4, 1], [6, 1]]), ("mean", [[5, 1], [6, 1]])])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_portable_graph_is_pooled_without_its_padding(
-    pooling: str, expected: Any, normalize: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobonnx.parity.verify.open_session", lambda path, provider, model: _Hidden())
+def test_a_portable_graph_is_pooled_without_its_padding(pooling: str, expected: Any, normalize: bool) -> None:
+    """The hidden state of a token is its id, and 1; padding has id 1 too."""
+    ids = np.array([[4, 6], [6, 1]], dtype=np.float32)
+    hidden = np.stack([ids, np.ones_like(ids)], axis=-1)
     reference = np.array(expected, dtype=np.float32)
     if normalize:
         reference /= np.linalg.norm(reference, axis=1, keepdims=True)
     model = replace(Bundle.open().model, dimension=2, pad_id=1, pooling=pooling, normalize=normalize)
-    vectors = run_graph(Path("any.onnx"), [[4, 6], [6]], model)
-    np.testing.assert_allclose(vectors, reference, atol=1e-6)
+    np.testing.assert_allclose(pooled(hidden, [2, 1], model), reference, atol=1e-6)

@@ -1,7 +1,8 @@
-"""Bundles from the Hugging Face Hub: cached, pinned to a commit, offline mode respected."""
+"""Repositories of the Hugging Face Hub: cached, pinned to a commit, offline mode respected."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,28 +12,33 @@ from typing import Any
 from jobonnx.errors import JobonnxError
 
 UNREACHABLE = "{}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and no copy is cached; go online once"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def download_bundle(repository: str, revision: str | None = None) -> Path:
-    """Download a repository that holds a bundle, or find it in the cache; return its folder.
+def download(repository: str, revision: str | None, must_hold: str, otherwise: str) -> Path:
+    """Download a repository, or find it in the cache; return its folder.
+
+    Args:
+        repository: Hub id.
+        revision: branch, tag or commit; None for the default branch.
+        must_hold: a small file that tells whether it is what is wanted.
+        otherwise: what the error says if it does not hold that file.
 
     Raises:
-        JobonnxError: it holds no bundle, does not exist, or cannot be reached.
+        JobonnxError: it does not hold `must_hold`, does not exist, or cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from jobonnx.bundle.manifest import MANIFEST
 
     what = f"{repository} at revision {revision}" if revision else repository
     try:
         # Not hf_hub_download, which tries a dead network for 20 seconds before it looks into the cache. config.json is what a
         # checkpoint has: newer versions warn where no file is found.
-        small = [MANIFEST, "config.json"]
+        small = [must_hold, "config.json"]
         folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=small))
-        if not (folder / MANIFEST).is_file():
-            raise JobonnxError(f"{what} holds a checkpoint, not a bundle; export it first: jobonnx export {repository} -o BUNDLE")
-        # The manifest's commit pins the rest: a push in between cannot mix two exports.
+        if not (folder / must_hold).is_file():
+            raise JobonnxError(f"{what} {otherwise}")
+        # That file's commit pins the rest: a push in between cannot mix two revisions.
         hub_call(what, snapshot_download, repository, revision=folder.name)
     except LocalEntryNotFoundError:
         raise JobonnxError(UNREACHABLE.format(what)) from None

@@ -5,33 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from jobonnx.bundle.hub import HUB_ID, download
+from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, is_inside, with_checksum
 from jobonnx.errors import JobonnxError
+from jobonnx.files import convert, json_text, read_json
 
 FORMAT = 1  # of the manifest; a newer one is refused
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 REFERENCE_TEXTS = "reference.json"  # texts of the parity set ...
 REFERENCE_VECTORS = "reference.npy"  # ... and their vectors, float32 [texts, dimension], from PyTorch
-_SEAL = "sha256"  # the manifest's key for the hash of its other keys; bundles from before it lack the key, and load
-_ALWAYS_HASHED = 1 << 20  # bytes; larger files are hashed on first load, then known by size, mtime and inode
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_BUNDLED = Path(__file__).parents[1] / "data" / "small"
+PORTABLE = "portable"  # the target of the graph that leaves pooling to the caller
+_SMALL_MODEL = Path(__file__).parents[1] / "data" / "small"
+_AGAIN = "export or download the bundle again"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What decides a vector, apart from the numerics."""
+    """What decides a vector, apart from the precision."""
 
     source: str  # Hub id or folder name it was exported from
     revision: str | None  # the Hub commit, 40 hex digits; None for a folder
     dimension: int
     max_tokens: int  # special tokens included
+    vocabulary: int  # rows of the embedding table: token ids are below it
     pad_id: int
     pooling: str  # "cls" or "mean"
     normalize: bool  # whether the graph's output has unit length
@@ -41,18 +42,75 @@ class Model:
     tokenizer_sha256: str  # of the tokenizer's meaning: padding and truncation settings left out
     note: str | None = None  # a sentence shown to whoever loads it
 
+    def __post_init__(self) -> None:
+        for name, least in {"dimension": 1, "max_tokens": 1, "vocabulary": 1, "pad_id": 0}.items():
+            if not least <= getattr(self, name) < 1 << 31:
+                raise ValueError(f"{name} {getattr(self, name)} has to be between {least} and 2**31")
+        if self.pooling not in ("cls", "mean"):
+            raise ValueError(f"pooling {self.pooling!r} is neither 'cls' nor 'mean'")
+        if self.default_prompt_name not in (None, *self.prompts):
+            raise ValueError(f"default_prompt_name {self.default_prompt_name!r} is none of the prompts {sorted(self.prompts)}")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Agreement of vectors with the reference vectors of the same texts; None where a figure is not finite.
+
+    The centred cosines are taken after subtracting the reference's mean vector from both: embeddings crowd into a cone, where plain
+    cosine hides ruin.
+    """
+
+    texts: int
+    min_cosine: float | None
+    mean_cosine: float | None
+    min_centred: float | None
+    mean_centred: float | None
+    max_abs: float | None  # largest difference of any component
+    top10_overlap: float | None  # mean share of each text's ten nearest texts that stay among its ten nearest
+
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph file: the numerics it computes in, what it is written for, and what it measured."""
+    """One graph file: the precision it computes in, what it is written for, and what it measured."""
 
     variant: str  # fp32, bf16, fp16, int8, int8-static
-    target: str  # cpu, openvino, cuda, ...; "portable" is optimum's, which leaves pooling to the caller
+    target: str  # what it is written for; `PORTABLE` is optimum's
     path: str  # below the bundle, with forward slashes
-    recipe: str  # what the numerics are made of; enters the fingerprint
-    parity: dict[str, Any]  # see jobonnx.parity.measure.Parity
+    recipe: str  # what the precision is made of; enters the fingerprint
+    parity: Parity
     degraded: bool = False  # missed its tolerance and was kept with --allow-degraded
-    data: str | None = None  # the file with its large tensors, shared by graphs of the same numbers; None in older bundles
+    data: str | None = None  # the file with its large tensors, which graphs of the same precision share; None if it needs none
+
+
+@dataclass(frozen=True)
+class Rejected(Graph):
+    """A graph that missed its tolerance and was left out, with what it missed, one phrase each."""
+
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The manifest as it is written."""
+
+    format: int
+    model: Model
+    default_variant: str
+    graphs: tuple[Graph, ...]
+    rejected: tuple[Rejected, ...]
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+    sha256: str  # of all the rest
+
+    def __post_init__(self) -> None:
+        if self.default_variant not in {g.variant for g in self.graphs if g.target != PORTABLE}:
+            raise ValueError(f"default_variant {self.default_variant!r} has no graph")
+        for name in self.files:
+            if not is_inside(name):
+                raise ValueError(f"the file {name!r} leaves the bundle's folder")
+        for name in (TOKENIZER, *(name for g in self.graphs for name in (g.path, g.data) if name is not None)):
+            if name not in self.files:
+                raise ValueError(f"the file {name!r} is not among the hashed ones")
 
 
 @dataclass(frozen=True)
@@ -63,8 +121,8 @@ class Bundle:
     model: Model
     graphs: tuple[Graph, ...]
     default_variant: str
-    files: dict[str, dict[str, Any]]  # path -> {"size": bytes, "sha256": hex}
-    rejected: tuple[dict[str, Any], ...]  # variants that missed their tolerance, with their figures
+    files: dict[str, FileEntry]  # by path below the folder
+    rejected: tuple[Rejected, ...]  # variants that missed their tolerance, with their figures
     tools: dict[str, str]  # what it was exported with
 
     @classmethod
@@ -83,22 +141,24 @@ class Bundle:
         """
         if source is None and revision is not None:
             raise JobonnxError(f"the small model comes with jobonnx and has no revision {revision!r}; leave --revision away")
-        folder = _BUNDLED if source is None else _locate(source, revision)
-        bundle = _parse(folder)
-        _check_files(bundle, verify)
+        folder = _SMALL_MODEL if source is None else _locate(source, revision)
+        bundle = _read(folder)
+        check_files(folder, bundle.files, folder / MANIFEST, verify)
+        for graph in bundle.graphs:
+            check_data_file(folder / graph.path, None if graph.data is None else folder / graph.data)
         return bundle
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Names of the variants that an engine graph exists for, most exact first."""
-        return tuple(dict.fromkeys(g.variant for g in self.graphs if g.target != "portable"))
+        return tuple(dict.fromkeys(g.variant for g in self.graphs if g.target != PORTABLE))
 
     def graph(self, variant: str, target: str) -> Graph | None:
         """The graph of a variant for a target, if the bundle has it."""
         return next((g for g in self.graphs if (g.variant, g.target) == (variant, target)), None)
 
     def recipe(self, variant: str) -> str:
-        """What a variant's numerics are made of; the same for all its targets."""
+        """What a variant's precision is made of; the same for all its targets."""
         return next(g.recipe for g in self.graphs if g.variant == variant)
 
     def fingerprint(self, variant: str, truncation: str = "right", dimension: int | None = None) -> str:
@@ -124,168 +184,57 @@ class Bundle:
 
 def write_manifest(bundle: Bundle) -> None:
     """Write the manifest into the bundle's folder, flushed to disk: from then on the folder is a bundle."""
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "model": asdict(bundle.model),
-        "default_variant": bundle.default_variant,
-        "graphs": [asdict(graph) for graph in bundle.graphs],
-        "rejected": list(bundle.rejected),
-        "tools": bundle.tools,
-        "files": bundle.files,
-    }
+    content: dict[str, Any] = {"format": FORMAT, **asdict(bundle)}
+    del content["folder"]
     with open(bundle.folder / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(sealed(content), file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write(json_text(with_checksum(content)))
         file.flush()
         os.fsync(file.fileno())
 
 
-def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """A manifest's content with the sha256 of all the rest of it, by which a later change of any value is noticed."""
-    rest = {key: value for key, value in content.items() if key != _SEAL}
-    canonical = json.dumps(rest, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return {**rest, _SEAL: hashlib.sha256(canonical).hexdigest()}
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """Size and sha256 of a file, as the manifest lists them."""
-    return {"size": path.stat().st_size, "sha256": _sha256(path)}
-
-
 def tokenizer_sha256(path: Path) -> str:
     """Hash what a tokenizer.json means: its JSON without padding and truncation, which jobonnx sets itself."""
-    content = _read_json(path)
+    content = read_json(path, dict[str, Any], _AGAIN)
     content.pop("padding", None)
     content.pop("truncation", None)
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
+    if not str(source).strip():
+        raise JobonnxError("the bundle's name is empty; give a folder or a Hub id, or leave it out for the small model")
     folder = Path(source)
     if folder.is_dir():
         if revision is not None:
             raise JobonnxError(f"{source} is a folder, which has no revision {revision!r}; leave --revision away")
         return folder
-    if isinstance(source, str) and _HUB_ID.fullmatch(source) and not folder.exists():
-        from jobonnx.bundle.hub import download_bundle
-
-        return download_bundle(source, revision)
+    if isinstance(source, str) and HUB_ID.fullmatch(source) and not folder.exists():
+        fix = f"holds a checkpoint, not a bundle; export it first: jobonnx export {source} -o BUNDLE"
+        return download(source, revision, MANIFEST, fix)
     raise JobonnxError(f"{source}: no such bundle folder; make one with: jobonnx export CHECKPOINT -o {source}")
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, a number of 5,000 digits; 100,000 brackets
-        raise JobonnxError(f"{path} is not valid JSON ({error}); export or download the bundle again") from None
-
-
-def _parse(folder: Path) -> Bundle:
+def _read(folder: Path) -> Bundle:
     path = folder / MANIFEST
     if not path.is_file():
         if (folder / "config.json").is_file():
             raise JobonnxError(f"{folder} is a checkpoint, not a bundle; export it first: jobonnx export {folder} -o BUNDLE")
         raise JobonnxError(f"{folder}: {MANIFEST} is missing, so this is no bundle; make one: jobonnx export CHECKPOINT -o BUNDLE")
-    content = _read_json(path)
-    try:
-        version = content["format"]
-        if type(version) is not int or version < 1:  # True is an int too
-            raise TypeError
-        if version > FORMAT:
-            raise JobonnxError(f"{path}: format {version} is newer than this jobonnx reads ({FORMAT}); upgrade jobonnx")
-        if _SEAL in content and content != sealed(content):
-            raise JobonnxError(f"{path} is not the manifest that was exported (its sha256 differs); export or download it again")
-        bundle = Bundle(
-            folder=folder,
-            model=Model(**content["model"]),
-            graphs=tuple(Graph(**graph) for graph in content["graphs"]),
-            default_variant=content["default_variant"],
-            files=content["files"],
-            rejected=tuple(content["rejected"]),
-            tools=content["tools"],
-        )
-        listed = {TOKENIZER, *(g.path for g in bundle.graphs), *(g.data for g in bundle.graphs if g.data is not None)}
-        sane = listed <= bundle.files.keys() and all(
-            isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in bundle.files.values()
-        )
-        sane = sane and all(_stays_below(name) for name in bundle.files)
-        sane = sane and bundle.default_variant in bundle.variants and _plausible(bundle.model)
-    except (KeyError, TypeError, AttributeError, RecursionError):
-        sane = False
-    if not sane:
-        raise JobonnxError(f"{path} is not a manifest that jobonnx wrote; export or download the bundle again")
-    return bundle
-
-
-def _plausible(m: Model) -> bool:
-    """Whether every field has its type: all that guards a manifest without a hash of itself."""
-    texts = (m.source, m.pooling, m.tensors_sha256, m.tokenizer_sha256)
-    optional = (m.revision, m.default_prompt_name, m.note)
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(text is None or isinstance(text, str) for text in optional)
-        and all(type(number) is int and 0 <= number < 1 << 31 for number in (m.dimension, m.max_tokens, m.pad_id))
-        and min(m.dimension, m.max_tokens) > 0
-        and m.pooling in ("cls", "mean")
-        and isinstance(m.normalize, bool)
-        and all(isinstance(prompt, str) for prompt in m.prompts.values())
-        and m.default_prompt_name in (None, *m.prompts)
+    raw = read_json(path, dict[str, Any], _AGAIN)
+    version = raw.get("format")
+    if type(version) is int and version > FORMAT:
+        raise JobonnxError(f"{path}: format {version} is newer than this jobonnx reads ({FORMAT}); upgrade jobonnx")
+    if version != FORMAT or type(version) is not int:
+        raise JobonnxError(f"{path}: format {version!r:.40} is not a manifest's; {_AGAIN}")
+    if raw != with_checksum(raw):
+        raise JobonnxError(f"{path} is not the manifest that was exported (its sha256 differs); {_AGAIN}")
+    content = convert(raw, _Content, str(path), _AGAIN)
+    return Bundle(
+        folder=folder,
+        model=content.model,
+        graphs=content.graphs,
+        default_variant=content.default_variant,
+        files=content.files,
+        rejected=content.rejected,
+        tools=content.tools,
     )
-
-
-def _stays_below(name: str) -> bool:
-    """Whether a listed path stays inside the bundle, read by either system's rules."""
-    return not any(p.is_absolute() or p.drive or ".." in p.parts for p in (PurePosixPath(name), PureWindowsPath(name)))
-
-
-def _check_files(bundle: Bundle, verify: bool) -> None:
-    known = {} if verify else _read_stamps(bundle)
-    stamps: dict[str, list[int]] = {}
-    for name, entry in bundle.files.items():
-        path = bundle.folder / name
-        if not path.is_file():
-            raise JobonnxError(f"{path} is missing from the bundle; export or download it again")
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        trusted = stat.st_size > _ALWAYS_HASHED and known.get(name) == stamp
-        if stat.st_size != entry["size"] or not (trusted or _sha256(path) == entry["sha256"]):
-            raise JobonnxError(f"{path} is not the file that was exported (size or sha256 differs); export or download it again")
-        if stat.st_size > _ALWAYS_HASHED:
-            stamps[name] = stamp
-    if stamps and stamps != known:
-        _write_stamps(bundle, stamps)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where jobonnx keeps what it can make again; RuntimeError for a user without a home, as in some containers."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobonnx"
-
-
-def _stamps_path(bundle: Bundle) -> Path:
-    # The manifest is part of the key: another export in the same place starts afresh.
-    key = f"{bundle.folder.resolve()}\n{_sha256(bundle.folder / MANIFEST)}"
-    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-
-
-def _read_stamps(bundle: Bundle) -> dict[str, list[int]]:
-    try:
-        stamps = json.loads(_stamps_path(bundle).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home, as in some containers
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def _write_stamps(bundle: Bundle, stamps: dict[str, list[int]]) -> None:
-    with suppress(OSError, RuntimeError):  # a read-only home, or none, costs the next load a hash, nothing else
-        path = _stamps_path(bundle)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}")
-        try:
-            beside.write_text(json.dumps(stamps), encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ FILE = click.Path(path_type=Path)
 _variant = click.option("--variant", metavar="NAME", help="fp32, fp16, int8, ...; the bundle's default if left out.")
 
 
-class _Model(click.ParamType):
+class _Model(click.types.StringParamType):
     """A bundle's folder or Hub id: anything but an empty word, which an unset variable of a shell leaves behind."""
 
     name = "bundle"
@@ -44,13 +45,17 @@ model_option = click.option(
 
 def encoder_options(command: Any, variant: Any = _variant) -> Any:
     """Add the options of a command that loads an encoder; all but the model are `load`'s."""
+    return model_option(run_options(command, variant))
+
+
+def run_options(command: Any, variant: Any = _variant) -> Any:
+    """The same without the model, for a command whose only argument is the bundle."""
     for option in (
         click.option("--force", is_flag=True, help="Run fp16 on a CPU, where it is slower than fp32."),
         click.option("--threads", type=click.IntRange(1, 1024), help="Threads; as many as quota and cores allow if left out."),
         click.option("--provider", default="auto", show_default=True, metavar="NAME", help="auto, or one that `jobonnx info` has."),
         variant,
         click.option("--revision", metavar="REV", help="Hub branch, tag or commit."),
-        model_option,
     ):
         command = option(command)
     return command
@@ -72,6 +77,15 @@ def load(bundle: str | None, note: bool = True, **options: Any) -> Encoder:
     if encoder.graph.degraded:
         click.echo(f"note: {encoder.variant} missed its parity tolerance at export and was kept with --allow-degraded", err=True)
     return encoder
+
+
+def print_table(table: Any) -> None:
+    """Print a rich table on stdout: as wide as the terminal, and wide enough for whole words in a file or a CI log."""
+    if sys.stdout is None:  # closed: nobody wants it
+        return
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @contextmanager

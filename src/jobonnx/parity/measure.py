@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Agreement of vectors with reference vectors of the same texts.
-
-    The centred cosines are taken after subtracting the reference's mean vector from both: embeddings crowd into a cone, where plain
-    cosine hides ruin.
-    """
-
-    texts: int
-    min_cosine: float
-    mean_cosine: float
-    min_centred: float
-    mean_centred: float
-    max_abs: float  # largest difference of any component
-    top10_overlap: float  # mean share of each text's ten nearest texts that stay among its ten nearest
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, which has no NaN: None stands for it."""
-        return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
-
+from jobonnx.arrays import Doubles, Floats
+from jobonnx.bundle.manifest import REFERENCE_TEXTS, REFERENCE_VECTORS, Parity
+from jobonnx.errors import JobonnxError, reason
+from jobonnx.files import read_json
 
 # variant -> field -> bound: a lower bound for cosines, an upper bound for max_abs.
 TOLERANCES: dict[str, dict[str, float]] = {
@@ -45,41 +26,67 @@ def measure(reference: Floats, vectors: Floats) -> Parity:
     """Compare two float32 [texts, dimension] matrices, row by row."""
     if reference.shape != vectors.shape or reference.ndim != 2 or len(reference) == 0:
         raise ValueError(f"reference {reference.shape} and vectors {vectors.shape} have to be the same non-empty matrix shape")
-    plain = _cosines(reference, vectors)
-    mean = reference.mean(axis=0, dtype=np.float64)
-    centred = _cosines(reference - mean, vectors - mean)
-    return Parity(
-        texts=len(reference),
-        min_cosine=float(plain.min()),
-        mean_cosine=float(plain.mean()),
-        min_centred=float(centred.min()),
-        mean_centred=float(centred.mean()),
-        max_abs=float(np.abs(reference - vectors).max()),
-        top10_overlap=_overlap(reference, vectors, 10),
-    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        plain = _cosines(reference, vectors)
+        mean = reference.mean(axis=0, dtype=np.float64)
+        centred = _cosines(reference - mean, vectors - mean)
+        return Parity(
+            texts=len(reference),
+            min_cosine=_finite(plain.min()),
+            mean_cosine=_finite(plain.mean()),
+            min_centred=_finite(centred.min()),
+            mean_centred=_finite(centred.mean()),
+            max_abs=_finite(np.abs(reference - vectors).max()),
+            top10_overlap=_finite(_overlap(reference, vectors, 10)),
+        )
 
 
-def shortfalls(variant: str, parity: Parity) -> list[str]:
-    """What of a variant's tolerances was missed, a phrase each; empty if it passes. NaN never passes, nor a variant without any."""
+def tolerance_violations(variant: str, parity: Parity) -> list[str]:
+    """What of a variant's tolerances was missed, one phrase each; empty if it passes.
+
+    A figure that is not finite never passes, nor does a variant without tolerances.
+    """
     if variant not in TOLERANCES:
         return [f"no tolerance is known for variant {variant!r}"]
     missed = []
     for field, bound in TOLERANCES[variant].items():
-        value = getattr(parity, field)
+        value: float | None = getattr(parity, field)
         passed = value is not None and (value <= bound if field == "max_abs" else value >= bound)
         if not passed:
-            missed.append(
-                f"{field} {float('nan') if value is None else value:.6g} (asked: {'<=' if field == 'max_abs' else '>='} {bound:g})"
-            )
+            shown = "NaN" if value is None else f"{value:.6g}"
+            missed.append(f"{field} {shown} (asked: {'<=' if field == 'max_abs' else '>='} {bound:g})")
     return missed
 
 
-def _cosines(a: Any, b: Any) -> Any:
+def read_reference(folder: Path, dimension: int) -> tuple[list[str], Floats]:
+    """Read a bundle's reference texts and their vectors from PyTorch, float32 [texts, dimension].
+
+    Raises:
+        JobonnxError: they cannot be read, or do not belong together.
+    """
+    fix = "export the bundle again"
+    texts = read_json(folder / REFERENCE_TEXTS, list[str], fix)
+    path = folder / REFERENCE_VECTORS
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise JobonnxError(f"{path} cannot be read ({reason(error)}); {fix}") from None
+    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.shape != (len(texts), dimension) or not texts:
+        raise JobonnxError(f"{path} does not hold float32 vectors of {dimension} dimensions for {len(texts)} texts; {fix}")
+    return texts, vectors
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _cosines(a: Any, b: Any) -> Doubles:
     """Cosine of each pair of rows, float64 [rows]. Two zero rows agree; one zero row agrees with nothing."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     same = (a == b).all(axis=1)
-    return np.where(same, 1.0, np.einsum("ij,ij->i", a, b) / np.where(lengths == 0, 1.0, lengths))
+    cosines: Doubles = np.where(same, 1.0, np.einsum("ij,ij->i", a, b) / np.where(lengths == 0, 1.0, lengths))
+    return cosines
 
 
 def _overlap(reference: Floats, vectors: Floats, k: int) -> float:

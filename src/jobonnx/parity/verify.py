@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jobonnx.bundle.manifest import REFERENCE_TEXTS, REFERENCE_VECTORS, TOKENIZER, Bundle, Model
-from jobonnx.errors import JobonnxError
-from jobonnx.parity.measure import Floats, Parity, measure, shortfalls
-from jobonnx.runtime.session import PROVIDERS, Session, open_session, why_not
-from jobonnx.text.batching import pad
+from jobonnx.arrays import Floats, unit
+from jobonnx.bundle.manifest import TOKENIZER, Bundle, Model, Parity
+from jobonnx.parity.measure import measure, read_reference, tolerance_violations
+from jobonnx.runtime.engine import Engine
+from jobonnx.runtime.machine import available_threads
+from jobonnx.runtime.providers import EVERYWHERE, providers_for
+from jobonnx.runtime.tuned import default_settings
 from jobonnx.text.tokenizer import Tokenizer
 
 _BATCH = 16  # rows; of mixed lengths, so that padding is part of what is measured
@@ -36,40 +36,39 @@ def verify(bundle: Bundle) -> list[Verification]:
 
     A graph for a provider that is not here is measured on the CPU provider: fp16 slowly, bf16 without its rounding.
     """
-    try:
-        texts = json.loads((bundle.folder / REFERENCE_TEXTS).read_text(encoding="utf-8"))
-        reference = np.load(bundle.folder / REFERENCE_VECTORS, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise JobonnxError(f"{bundle.folder}: its reference vectors cannot be read ({error}); export the bundle again") from None
-    m = bundle.model
-    rows = Tokenizer(bundle.folder / TOKENIZER, m.max_tokens).encode(texts)
+    model = bundle.model
+    texts, reference = read_reference(bundle.folder, model.dimension)
+    rows = Tokenizer(bundle.folder / TOKENIZER, model.max_tokens).encode(texts)
     results = []
     for graph in bundle.graphs:
-        there = (name for name, p in PROVIDERS.items() if p.target == graph.target and why_not(name, graph.variant) is None)
-        provider = next(there, "cpu")
-        path = bundle.folder / graph.path
-        parity = measure(reference, run_graph(path, rows, m, provider))
-        results.append(Verification(graph.variant, graph.target, provider, parity, tuple(shortfalls(graph.variant, parity))))
+        here = (p.name for p in providers_for(graph.target) if p.unavailable_reason(graph.variant) is None)
+        provider = next(here, EVERYWHERE)
+        parity = measure(reference, run_graph(bundle.folder / graph.path, rows, model, provider))
+        missed = tuple(tolerance_violations(graph.variant, parity))
+        results.append(Verification(graph.variant, graph.target, provider, parity, missed))
     return results
 
 
-def run_graph(path: Path, rows: Sequence[Sequence[int]], model: Model, provider: str = "cpu") -> Floats:
+def run_graph(path: Path, rows: Sequence[Sequence[int]], model: Model, provider: str = EVERYWHERE) -> Floats:
     """Token ids through a graph in shuffled batches of mixed lengths: vectors, float32 [rows, dimension], in order."""
-    session = open_session(path, provider, model=model)
     order = np.random.default_rng(0).permutation(len(rows))
     vectors = np.empty((len(rows), model.dimension), dtype=np.float32)
-    for start in range(0, len(rows), _BATCH):
-        batch = order[start : start + _BATCH]
-        vectors[batch] = _run(session, [rows[i] for i in batch], model)
+    with Engine(path, model, default_settings(provider, available_threads())) as engine:
+        for start in range(0, len(rows), _BATCH):
+            batch = order[start : start + _BATCH]
+            chosen = [rows[i] for i in batch]
+            vectors[batch] = pooled(engine.run(chosen), [len(row) for row in chosen], model)
     return vectors
 
 
-def _run(session: Session, rows: Sequence[Sequence[int]], model: Model) -> Any:
-    ids, mask = pad(rows, model.pad_id)
-    output = session.run(ids, mask)
+def pooled(output: Floats, lengths: Sequence[int], model: Model) -> Floats:
+    """The vectors of a graph's output, float32 [batch, dimension].
+
+    An engine graph gives them. The portable graph gives hidden states [batch, sequence, dimension], which are pooled and normalised
+    here, as sentence-transformers does.
+    """
     if output.ndim == 2:
         return output
-    # The portable graph gives hidden states [batch, sequence, dimension]: pool as sentence-transformers does.
-    weights = mask[:, :, None].astype(np.float32)
-    vectors = output[:, 0] if model.pooling == "cls" else (output * weights).sum(axis=1) / weights.sum(axis=1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if model.normalize else vectors
+    weights = (np.arange(output.shape[1]) < np.array(lengths)[:, None])[:, :, None].astype(np.float32)
+    vectors: Floats = output[:, 0] if model.pooling == "cls" else (output * weights).sum(axis=1) / weights.sum(axis=1)
+    return unit(vectors) if model.normalize else vectors

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import make_checkpoint
-from jobonnx.parity.measure import measure, shortfalls
+from jobonnx.parity.measure import measure, tolerance_violations
 from jobonnx.runtime.session import integers_overflow
 from jobonnx_export import quantize
 from jobonnx_export.graph.builder import write_graph
@@ -125,7 +125,7 @@ def test_equals_sentence_transformers_in_a_padded_mixed_batch(engine: Engine) ->
     (vectors,) = engine.session.run(None, inputs)
     assert vectors.dtype == np.float32
     parity = measure(model.encode(TEXTS), vectors)
-    assert not shortfalls(engine.variant, parity), parity
+    assert not tolerance_violations(engine.variant, parity), parity
     assert (inputs["attention_mask"] == 0).any()
     assert (inputs["input_ids"][4] == 1).sum() > (inputs["attention_mask"][4] == 0).sum(), "no literal <pad> among the tokens"
 
@@ -155,7 +155,7 @@ def test_single_token_rows(engine: Engine) -> None:
     rows = [[7], engine.source.tokenizer.encode(["Koch"])[0], [9], [0]]
     expected = engine.source.reference.encode(rows)
     vectors = engine.run(rows)
-    assert not shortfalls(engine.variant, measure(expected, vectors))
+    assert not tolerance_violations(engine.variant, measure(expected, vectors))
     assert_same_vectors(engine, engine.run([[7]]), vectors[:1])
 
 
@@ -260,7 +260,7 @@ def test_all_zero_activation_row_gives_no_nan(tmp_path: Path, monkeypatch: pytes
     assert not c.tensor("embeddings.LayerNorm.bias").any()
     engine = write(source, "int8/cls", tmp_path / "graph.onnx")
     rows = source.tokenizer.encode(TEXTS)
-    assert not shortfalls("int8", measure(source.reference.encode(rows), engine.run(rows)))
+    assert not tolerance_violations("int8", measure(source.reference.encode(rows), engine.run(rows)))
     # A NaN that this CPU happens to turn into a zero would not show in the vectors.
     divided = [output for _, output in spy(engine, rows, "Div")]
     assert any((output == 0).all(axis=1).any() for output in divided), "no all-zero row: this test proves nothing"

@@ -1,22 +1,49 @@
-"""What TensorRT is told before it compiles a graph: the shapes to come, and where to keep what took minutes to compile."""
+"""NVIDIA's TensorRT: told the shapes to come before it compiles, and what took minutes to compile is kept. It has never run yet."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-import warnings
+import logging
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from jobonnx.bundle.manifest import Model, cache_folder
-from jobonnx.text.batching import bucket
+from jobonnx.bundle.manifest import Model
+from jobonnx.files import cache_folder
+from jobonnx.runtime.ort import import_onnxruntime
+from jobonnx.runtime.providers.buckets import bucket
+from jobonnx.runtime.providers.cuda import Cuda
+from jobonnx.runtime.session import Settings
 
-# Padded tokens that an engine reserves memory for: 1 GB for the widest layer of a large model. One profile spans all shapes, as
-# onnxruntime builds several and then uses the first, so the most rows have to fit at the greatest length too.
+# Padded tokens that an engine reserves memory for: 1 GB for the widest layer of a large model. ONNX Runtime uses only the first
+# optimisation profile, so one profile must cover every shape, and its memory is reserved for most rows x greatest length.
 _TOKENS = 1 << 17
 _USUAL = (128, 8)  # rows and length that kernels are chosen for
+_log = logging.getLogger(__name__)
+
+
+class TensorRt(Cuda):
+    """Standard operators in fp16, compiled once per graph, model and version."""
+
+    name = "tensorrt"
+    ort_name = "TensorrtExecutionProvider"
+    target = "tensorrt"
+    install = 'pip install "jobonnx[gpu]" "tensorrt-cu13<11"'
+    captures = False
+
+    def configure(self, options: Any, graph: Path, model: Model | None, settings: Settings) -> list[Any] | None:
+        """Name the shapes and the engine cache."""
+        if model is None:
+            raise ValueError(f"provider {self.name!r} needs the model, as bundle.model")
+        load_libraries()
+        return [(self.ort_name, engine_options(graph, model, import_onnxruntime().__version__)), "CPUExecutionProvider"]
+
+    def max_rows(self, model: Model) -> int | None:
+        """The most rows that the engine's profile holds."""
+        return largest_shape(model.max_tokens)[0]
 
 
 def largest_shape(max_tokens: int) -> tuple[int, int]:
@@ -26,7 +53,7 @@ def largest_shape(max_tokens: int) -> tuple[int, int]:
 
 
 def engine_options(graph: Path, model: Model, onnxruntime_version: str) -> dict[str, str]:
-    """Options of onnxruntime's TensorRT provider, whose truth values are "True" and "False".
+    """Options of ONNX Runtime's TensorRT provider, whose truth values are "True" and "False".
 
     The graph asks for LayerNorms in float32 by their stash_type; the fallback option forces it on those that were taken apart.
 
@@ -56,12 +83,12 @@ def load_libraries() -> None:
 
 
 def _engine_folder(key: str) -> Path | None:
-    """A folder that only this user reads, as an engine is code; None, and a warning, where there is none to be had."""
+    """A folder that only this user reads, because an engine is code; None, and a warning, where there cannot be one."""
     try:
         folder = cache_folder() / "tensorrt" / key
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home
-        warnings.warn(f"TensorRT compiles anew in each process ({error}); set XDG_CACHE_HOME to a folder of your own", stacklevel=2)
+        _log.warning("TensorRT compiles anew in each process (%s); set XDG_CACHE_HOME to a folder of your own", error)
         return None
     return folder
 

@@ -15,18 +15,19 @@ from helpers import gpu
 from helpers.checkpoints import MAX_TOKENS, make_checkpoint
 from jobonnx import Bundle, Encoder
 from jobonnx.data.titles import read_titles
-from jobonnx.parity.measure import measure, shortfalls
+from jobonnx.parity.measure import measure, tolerance_violations
 from jobonnx.parity.verify import verify
-from jobonnx.runtime.providers.device import Device
-from jobonnx.runtime.session import Session, open_session
-from jobonnx.text.batching import LAUNCH_TOKENS, bucket
+from jobonnx.runtime.providers import find_provider
+from jobonnx.runtime.providers.bound import BoundSession
+from jobonnx.runtime.providers.buckets import LAUNCH_TOKENS, bucket
+from jobonnx.runtime.session import Settings
 
 TITLES = [*read_titles()[::60], "", "a" * 2000]
 
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu.stand_in(monkeypatch)
+    gpu.pretend(monkeypatch)
 
 
 @pytest.fixture(params=["cuda", "tensorrt"])
@@ -34,26 +35,27 @@ def encoder(request: pytest.FixtureRequest, bundle: Path) -> Encoder:
     return Encoder(bundle, variant="fp16", provider=request.param)
 
 
-def opened(bundle: Path, **how: Any) -> Session:
-    return open_session(bundle / "engine" / "fp16-cuda.onnx", "cuda", 1, model=Bundle.open(bundle).model, **how)
+def opened(bundle: Path, **how: Any) -> BoundSession:
+    graph, model = bundle / "engine" / "fp16-cuda.onnx", Bundle.open(bundle).model
+    return bound(find_provider("cuda").open_session(graph, model, Settings("cuda", 1, **how)))
 
 
-def device_of(session: Session) -> Device:
-    assert session._device is not None
-    return session._device
+def bound(session: Any) -> BoundSession:
+    assert isinstance(session, BoundSession)
+    return session
 
 
 def test_the_whole_way_gives_the_cpus_vectors_in_few_shapes(encoder: Encoder, bundle: Path) -> None:
     expected = Encoder(bundle, variant="fp32", provider="cpu").encode(TITLES)
     vectors = encoder.encode(TITLES, token_budget=700)
     assert vectors.dtype == np.float32
-    assert not shortfalls("fp16", measure(expected, vectors))
-    shapes = device_of(encoder.session)._buffers.keys()
+    assert not tolerance_violations("fp16", measure(expected, vectors))
+    shapes = bound(encoder.engine.session)._buffers.keys()
     assert all(bucket(*shape) == shape for shape in shapes)
     assert all(rows * length <= 700 for rows, length in shapes)
     assert len(shapes) < 20
     np.testing.assert_allclose(encoder.encode(TITLES[3]), vectors[3], atol=2e-3)
-    assert encoder.tuning.token_budget == 16384
+    assert encoder.settings.token_budget == 16384
 
 
 def test_batches_alone_and_as_given(encoder: Encoder) -> None:
@@ -73,7 +75,7 @@ def test_mean_pooling_without_normalisation(tmp_path: Path) -> None:
     expected = Encoder(tmp_path / "bundle", variant="fp32", provider="cpu").encode(TITLES)
     for provider in ("cuda", "tensorrt"):
         vectors = Encoder(tmp_path / "bundle", variant="fp16", provider=provider).encode(TITLES)
-        assert not shortfalls("fp16", measure(expected, vectors))
+        assert not tolerance_violations("fp16", measure(expected, vectors))
 
 
 def test_verify_takes_the_same_way(bundle: Path) -> None:
@@ -85,7 +87,7 @@ def test_verify_takes_the_same_way(bundle: Path) -> None:
 def test_a_batch_with_more_rows_than_an_engine_takes_runs_in_parts(bundle: Path) -> None:
     session = opened(bundle)
     ids = np.array([[0, 5 + i % 50, 2] for i in range(21)], np.int64)
-    device = Device(onnxruntime, session._session, "cpu", pad_id=1, max_rows=8)
+    device = BoundSession(session._session, "cuda", 1, device="cpu", pad_id=1, max_rows=8)
     np.testing.assert_allclose(device.run(ids, np.ones_like(ids)), session.run(ids, np.ones_like(ids)), atol=1e-3)
     assert list(device._buffers) == [(8, 4)]
 
@@ -97,7 +99,7 @@ def test_eight_threads_get_the_vectors_of_one_and_one_thread_runs_them_all(encod
         for _ in range(3):
             for one, other in zip(alone, pool.map(encoder.encode, parts), strict=True):
                 np.testing.assert_array_equal(one, other)
-    assert len([t for t in device_of(encoder.session)._thread._threads if t.is_alive()]) == 1
+    assert len([t for t in bound(encoder.engine.session)._thread._threads if t.is_alive()]) == 1
 
 
 def test_results_are_the_callers_to_keep(bundle: Path) -> None:
@@ -113,11 +115,11 @@ def test_results_are_the_callers_to_keep(bundle: Path) -> None:
 def test_an_error_on_the_device_reaches_the_caller_and_the_next_call_works(provider: str, bundle: Path) -> None:
     encoder = Encoder(bundle, variant="fp16", provider=provider)
     expected = encoder.encode("Koch")
-    for wrong in (-1, encoder.tokenizer.largest_id + 1):
+    for wrong in (-1, encoder.bundle.model.vocabulary):
         with pytest.raises(ValueError, match=rf"row 0 holds token id {wrong}, which the model does not have"):
             encoder.encode_batch([[0, wrong, 2]])
     with pytest.raises(Exception, match="out of data bounds"):
-        encoder.session.run(np.full((1, 3), 10**6), np.ones((1, 3), np.int64))
+        encoder.engine.session.run(np.full((1, 3), 10**6), np.ones((1, 3), np.int64))
     np.testing.assert_array_equal(encoder.encode("Koch"), expected)
     assert encoder.encode("x " * MAX_TOKENS).shape == (128,)
 
@@ -141,7 +143,7 @@ def graph_ids(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], st
 
 
 def test_each_small_shape_has_a_cuda_graph_of_its_own_and_large_ones_have_none(bundle: Path, graph_ids: list[Any]) -> None:
-    session = opened(bundle, cuda_graph=True)
+    session = opened(bundle, capture=True)
     for rows, length in ((1, 3), (3, 3), (1, 4), (600, 4), (1, 3), (600, 3)):
         ids = np.full((rows, length), 7, np.int64)
         assert session.run(ids, np.ones_like(ids)).shape == (rows, 128)
@@ -165,7 +167,7 @@ def test_without_being_asked_for_nothing_is_captured(bundle: Path, graph_ids: li
 def test_threads_of_dropped_encoders_end(bundle: Path) -> None:
     encoder = Encoder(bundle, variant="fp16", provider="cuda")
     encoder.encode("Koch")
-    (thread,) = device_of(encoder.session)._thread._threads
+    (thread,) = bound(encoder.engine.session)._thread._threads
     assert isinstance(thread, threading.Thread)
     del encoder
     thread.join(10)

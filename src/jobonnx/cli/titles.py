@@ -1,0 +1,102 @@
+"""`jobonnx encode` and `jobonnx match`: titles to vectors, and titles ranked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
+from jobonnx.errors import JobonnxError
+from jobonnx.files import read_lines, replaced, split_lines
+from jobonnx.text.unicode import without_lone_surrogates
+
+
+@click.command()
+@click.argument("texts", nargs=-1, metavar="[TITLE]...")
+@click.option("--file", "path", type=FILE, help="Read titles from this file, one per line.")
+@click.option("-o", "--output", type=FILE, help="Write .npy or .jsonl; JSON lines on stdout if left out.")
+@click.option("--prompt-name", metavar="NAME", help="Put this prompt of the model before every title.")
+@click.option("--truncate-dim", type=click.IntRange(min=1), metavar="N", help="Keep the first N components.")
+@click.option("--truncation", type=click.Choice(["right", "left", "error"]), default="right", show_default=True)
+@encoder_options
+def encode(
+    texts: tuple[str, ...],
+    path: Path | None,
+    output: Path | None,
+    prompt_name: str | None,
+    truncate_dim: int | None,
+    truncation: str,
+    model: str | None,
+    **options: Any,
+) -> None:
+    """Encode titles: the arguments, a file or stdin, one title per line."""
+    if output is not None and output.suffix not in (".npy", ".jsonl"):
+        raise click.UsageError(f"{output}: the name has to end in .npy or .jsonl")
+    titles = _read_titles(texts, path)
+    encoder = load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
+    if output is None:
+        for line in _json_lines(titles, encoder.encode(titles, prompt_name=prompt_name)):
+            click.echo(line)
+        return
+    with replaced(output, [] if path is None else [path]) as file:  # before the work: what cannot be written is known at once
+        vectors = encoder.encode(titles, prompt_name=prompt_name)
+        if output.suffix == ".npy":
+            import numpy as np
+
+            # Only its write: numpy hands a real file to the C library, which asks for a position that a FIFO has not.
+            np.save(SimpleNamespace(write=file.write), vectors)
+        else:
+            file.writelines(line.encode() + b"\n" for line in _json_lines(titles, vectors))
+
+
+@click.command()
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
+@click.option("--corpus", type=FILE, help="Titles to rank, one per line; by default the list that comes with jobonnx.")
+@top_k_option
+@encoder_options
+@json_option
+def match(queries: tuple[str, ...], corpus: Path | None, top_k: int, model: str | None, as_json: bool, **options: Any) -> None:
+    """Rank a list of job titles by their similarity to each QUERY."""
+    from jobonnx.data.titles import read_titles
+    from jobonnx.search.topk import top_k as nearest
+
+    queries = tuple(map(without_lone_surrogates, queries))
+    encoder = load(model, **options)
+    titles = [t for t in dict.fromkeys(read_lines(corpus)) if t.strip()] if corpus is not None else read_titles()
+    if not titles:
+        raise JobonnxError(f"{corpus} holds no titles; give it one per line")
+    # One call, so that a query that stands in the corpus is computed once.
+    vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
+    scores, places = nearest(vectors[: len(queries)], vectors[len(queries) :], top_k)
+    found = [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
+    for query, ranked in zip(queries, found, strict=True):
+        if as_json:
+            matches = [{"title": title, "score": score} for score, title in ranked]
+            click.echo(json.dumps({"query": query, "matches": matches}, ensure_ascii=False))
+            continue
+        click.secho(query, bold=True)
+        for score, title in ranked:
+            click.echo(f"  {score:.3f}  {title}")
+
+
+def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
+    if texts and path is not None:
+        raise click.UsageError("give titles as arguments or in a --file, not both")
+    if texts:
+        return [without_lone_surrogates(text) for text in texts]  # what was not UTF-8, so that it can be printed
+    if path is not None:
+        return read_lines(path)
+    if sys.stdin is None:  # encode <&-
+        raise JobonnxError("stdin is closed; give titles as arguments, in a --file or on stdin")
+    return split_lines(sys.stdin.buffer.read(), "stdin")
+
+
+def _json_lines(titles: list[str], vectors: Any) -> Iterator[str]:
+    for title, vector in zip(titles, vectors, strict=True):
+        yield json.dumps({"text": title, "vector": vector.tolist()}, ensure_ascii=False)

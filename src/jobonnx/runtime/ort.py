@@ -1,0 +1,49 @@
+"""The onnxruntime module: found, one only, and quiet."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+from jobonnx.errors import JobonnxError
+
+# Wheels that install the same module over each other.
+_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-migraphx")
+_FATAL = 4  # severity of the log; below it are lines with colour codes about what is an exception anyway
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime, after making sure that there is one, and one only.
+
+    Raises:
+        JobonnxError: there is none, there are two, or it does not import.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    installed = []
+    for package in _WHEELS:
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    if len(installed) > 1:
+        both = " and ".join(installed)
+        raise JobonnxError(f"{both} overwrite each other; uninstall both, then install one extra of jobonnx again")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports to its makers otherwise, and keeps an id in the home
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if installed:
+            raise JobonnxError(f"{installed[0]} does not import ({error}); reinstall it") from None
+        raise JobonnxError('no onnxruntime is installed; run: pip install "jobonnx[cpu]" (or [openvino], [gpu])') from None
+    if hasattr(onnxruntime, "preload_dlls") and "onnxruntime-gpu" in "".join(installed):
+        onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+    _silence(onnxruntime)
+    return onnxruntime
+
+
+@cache
+def _silence(onnxruntime: Any) -> None:
+    if hasattr(onnxruntime, "set_default_logger_severity"):
+        onnxruntime.set_default_logger_severity(_FATAL)

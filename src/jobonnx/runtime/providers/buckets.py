@@ -1,0 +1,61 @@
+"""Few shapes for devices where every new shape costs a plan, an engine or a recording: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jobonnx.arrays import Ints
+from jobonnx.text.batching import longest_first
+
+# Below this many tokens a GPU is limited by kernel launches, not arithmetic. Estimated (0.6 GFLOP per token, 500 TFLOP/s, 400
+# kernels), not measured.
+LAUNCH_TOKENS = 2048
+
+
+def bucket(rows: int, length: int) -> tuple[int, int]:
+    """The shape that a batch is padded to: [rows, length].
+
+    Rows become the next power of two. Lengths become the next even number up to 16, and after that one of four per octave (20, 24,
+    28, 32, 40, ...). This gives 28 lengths up to 512 and at most 25% padding. On real titles it pads 8%; rounding to multiples of 4
+    would pad 25%.
+    """
+    step = max(2, 1 << max(0, (length - 1).bit_length() - 3))
+    return 1 << max(0, rows - 1).bit_length(), max(1, -(-length // step)) * step
+
+
+def batch_by_bucket(lengths: Sequence[int], token_budget: int, max_rows: int | None = None) -> list[Ints]:
+    """As `batch_by_length`, for batches that are padded to their `bucket`, which is within the token budget too.
+
+    A batch also ends before a much shorter row, once it has enough tokens to keep the GPU busy while the next batch is launched.
+
+    Args:
+        lengths: tokens of each row.
+        token_budget: rows x length of a batch's bucket is at most this, except for a single row that is longer by itself.
+        max_rows: rows of a batch, before padding, are at most this.
+
+    Returns:
+        Row numbers of each batch, int64; every row is in exactly one batch.
+    """
+    order = longest_first(lengths, token_budget, max_rows)
+    buckets = [bucket(1, lengths[i])[1] for i in order]
+    batches = []
+    start = 0
+    while start < len(order):
+        longest = buckets[start]
+        fit = max(1, token_budget // longest)
+        stop = start + min(1 << (fit.bit_length() - 1), max_rows or fit)  # a power of two that fits, so its rows need no padding
+        enough = start + max(1, LAUNCH_TOKENS // longest)
+        stop = next((i for i in range(enough, min(stop, len(order))) if 4 * buckets[i] <= 3 * longest), stop)
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def pad_to_shape(ids: Ints, mask: Ints, rows: int, length: int, pad_id: int) -> tuple[Ints, Ints]:
+    """Pad a padded batch further, to int64 [rows, length]. An added row has one token, so that its attention is finite."""
+    more = ((0, rows - ids.shape[0]), (0, length - ids.shape[1]))
+    ids, mask = np.pad(ids, more, constant_values=pad_id), np.pad(mask, more)
+    mask[mask.shape[0] - more[0][1] :, 0] = 1
+    return ids, mask
