@@ -39,7 +39,9 @@ def test_numbers_tell_in_which_type_a_product_was_computed() -> None:
     assert not gemm._in_fp32(cut[0] @ cut[1], x, weight)
 
 
-@pytest.mark.skipif(not PROVIDERS["openvino"].is_here(), reason="this onnxruntime has no OpenVINO; pip install onnxruntime-openvino alone")
+@pytest.mark.skipif(
+    not PROVIDERS["openvino"].is_here(), reason="this onnxruntime has no OpenVINO; pip install onnxruntime-openvino alone"
+)
 def test_openvino_multiplies_too() -> None:
     pytest.importorskip("onnx")
     for dtype in ("fp32", "int8"):

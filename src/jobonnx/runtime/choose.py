@@ -53,8 +53,9 @@ def choose(bundle: Bundle, variant: str | None, provider: str, threads: int | No
             _log.warning("%s", ignored)
     name = tuned.provider if tuned else provider
     names = AUTO if name == "auto" else (name,)
-    candidates = list(_candidates(bundle, variant, names, force))
-    for found, graph, reason in candidates:
+    candidates = []
+    for found, graph, reason in _candidates(bundle, variant, names, force):  # one by one: trying a provider takes a moment
+        candidates.append((found, graph, reason))
         if graph is not None and reason is None:
             return Choice(graph, tuned or default_settings(found.name, threads or available_threads()))
     # A reason that can be mended goes before what the bundle lacks. Under "auto" providers without a graph have no say, but for the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Any
 
 from jobonnx.errors import JobonnxError
@@ -39,11 +38,6 @@ def import_onnxruntime() -> Any:
         raise JobonnxError('no onnxruntime is installed; run: pip install "jobonnx[cpu]" (or [openvino], [gpu])') from None
     if hasattr(onnxruntime, "preload_dlls") and "onnxruntime-gpu" in "".join(installed):
         onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
-    _silence(onnxruntime)
-    return onnxruntime
-
-
-@cache
-def _silence(onnxruntime: Any) -> None:
     if hasattr(onnxruntime, "set_default_logger_severity"):
         onnxruntime.set_default_logger_severity(_FATAL)
+    return onnxruntime
