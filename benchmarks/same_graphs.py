@@ -77,7 +77,7 @@ def main() -> None:
             _run(tree, _MAKE, str(folder / "checkpoints"), json.dumps(SYNTHETIC))
         for name in names:
             # Both trees export the same checkpoints: the tokenizer of a synthetic one is trained anew each time.
-            source = ROOT / TRAINED[name] if name in TRAINED else before / "checkpoints" / name / "tiny"
+            source = options.before.resolve() / TRAINED[name] if name in TRAINED else before / "checkpoints" / name / "tiny"
             if not (folder / f"{name}.fingerprints.json").exists():
                 print(f"exporting {name} with {tree.name}", flush=True)
                 _run(tree, _EXPORT, str(source), str(folder / name), str(STRICT.get(name, 0.0)))
@@ -111,9 +111,7 @@ def _compared(before: Path, after: Path, names: list[str]) -> Iterator[tuple[str
             one, other = _sha256(before / name / renamed[path]), _sha256(after / name / path)
             shown = path if renamed[path] == path else f"{renamed[path]} -> {path}"
             yield f"{name}: {shown}  {(after / name / path).stat().st_size:,} bytes  {one[:16]}", one == other
-        for what, earlier, later in zip(
-            ("model", "recipes", "fingerprints"), _said(before, name), _said(after, name), strict=True
-        ):
+        for what, earlier, later in zip(("model", "recipes", "fingerprints"), _said(before, name), _said(after, name), strict=True):
             yield f"{name}: {what} in the manifest", earlier == later
 
 

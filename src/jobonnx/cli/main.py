@@ -98,7 +98,7 @@ def export(
                 revision=revision,
                 pooling=pooling,
                 allow_degraded=allow_degraded,
-                report=report,
+                progress=report,
             )
     except ModuleNotFoundError as error:  # at any step: most are imported where they are used
         raise JobonnxError(
