@@ -125,7 +125,8 @@ def _main() -> None:
     made = synthetic_checkpoint(options.source, options.output, outliers=options.outliers)
     parameters = sum(int(np.prod(shape)) for shape in tensor_shapes(made).values())
     outliers = f"outlier channels of offset {options.outliers:g}" if options.outliers else "no outlier channels"
-    print(f"{options.output}: {parameters:,} random weights, {made.layers} layers, hidden size {made.hidden}, {outliers}")
+    shape = f"{parameters:,} random weights, depth {made.layers}, hidden size {made.hidden}"
+    print(f"{options.output}: {shape}, {outliers}")
 
 
 if __name__ == "__main__":

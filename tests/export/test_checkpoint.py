@@ -35,7 +35,8 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tensors(checkpoint: Path) -> Tensors:
-    return load_file(checkpoint / "model.safetensors")
+    loaded: Tensors = load_file(checkpoint / "model.safetensors")
+    return loaded
 
 
 def edit(path: Path, **changes: Any) -> None:

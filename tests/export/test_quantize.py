@@ -48,7 +48,7 @@ def test_every_linear_layer_has_its_place(calibrated: Calibrated, recipe: Int8Re
 def test_weights_come_back_within_half_a_scale(calibrated: Calibrated, recipe: Int8Recipe) -> None:
     for name, linear in recipe.linears.items():
         inverse = linear.input.inverse_smoothing
-        factors = np.float32(1) if inverse is None else 1 / inverse
+        factors: Floats = np.reciprocal(np.ones(1, np.float32) if inverse is None else inverse)
         if name.endswith("attention.output.dense"):
             factors = recipe.value_smoothing[name.replace("output.dense", "self.value")]
         original = (calibrated.checkpoint.tensor(f"{name}.weight") * factors).T
@@ -102,8 +102,8 @@ def test_smoothing_changes_nothing_in_float(calibrated: Calibrated, recipe: Int8
     folded = replace(calibrated.checkpoint, tensor=lambda name: undone.get(name, calibrated.checkpoint.tensor(name)))
     write_int8_graph(calibrated.checkpoint, tmp_path / "float.onnx", Int8Recipe({}, {}, {}))
     write_int8_graph(folded, tmp_path / "smoothed.onnx", Int8Recipe({}, recipe.value_smoothing, {}))
-    vectors = [vectors_of(tmp_path / name, calibrated) for name in ("float.onnx", "smoothed.onnx")]
-    np.testing.assert_array_equal(*vectors)
+    in_float, smoothed = (vectors_of(tmp_path / name, calibrated) for name in ("float.onnx", "smoothed.onnx"))
+    np.testing.assert_array_equal(in_float, smoothed)
 
 
 def test_smoothing_beats_no_smoothing_where_channels_stick_out(strong: Calibrated, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_dead_input_and_output_channels_give_no_nan(calibrated: Calibrated) -> N
     checkpoint = replace(calibrated.checkpoint, tensor=lambda n: dead if n == f"{name}.weight" else calibrated.checkpoint.tensor(n))
     seen = calibrated.statistics[name]
     silent = np.arange(len(seen.largest)) == 7
-    quiet = LinearStatistics(*(np.where(silent, 0, x) for x in (seen.highest, seen.lowest)), seen.sample)
+    quiet = LinearStatistics(np.where(silent, 0, seen.highest), np.where(silent, 0, seen.lowest), seen.sample)
     made = make_recipe(checkpoint, calibrated.statistics | {name: quiet})
     linear = made.linears[name]
     assert np.isfinite(linear.weight_scale).all()

@@ -82,8 +82,8 @@ class Layout(ABC):
 class Unpadded(Layout):
     """Rows of the real tokens alone, [tokens, hidden]: no matrix product ever computes padding.
 
-    Not for GPUs. Only the device would know how many tokens are real: the host would have to wait for that number in each run, no
-    CUDA graph could be captured, and TensorRT has no NonZero.
+    Not for GPUs. Only the device would know how many tokens are real. So the host would have to wait for that number in each run,
+    and no run could be captured and replayed. Compilers for GPUs may also lack NonZero.
     """
 
     counts_in = TensorProto.INT64
@@ -145,7 +145,7 @@ class _UnpaddedFirst:
 class Padded(Layout):
     """Rows of all cells, [batch, sequence, hidden]: every shape follows from those of the inputs, as GPUs need it."""
 
-    counts_in = TensorProto.FLOAT  # exact for any length; by its list of operators TensorRT has no CumSum of integers
+    counts_in = TensorProto.FLOAT  # exact for any length; compilers for GPUs may lack CumSum of integers
 
     def tokens(self, cells: str) -> str:
         return cells
