@@ -34,14 +34,14 @@ import show
 from jobonnx.bundle.manifest import TOKENIZER
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_bench import Report, Shape, Sizes, System, WorkerLost, build, bundle_systems, draw, record, run
-from jobonnx_export.testing import make_standin
+from jobonnx_export.testing import synthetic_checkpoint
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
 ENVIRONMENTS = ("sentence-transformers", "openvino")  # each a list in peers/
 _OWN_OPENVINO = "jobonnx-openvino"  # a Python with jobonnx and onnxruntime-openvino, for CPUs that the plug-in does not take
 REFERENCE = "st-torch-fp32"
-_OUTLIERS = 15  # of the stand-in, see jobonnx_export/testing.py
+_OUTLIERS = 15  # of the synthetic checkpoint, see jobonnx_export/testing.py
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ def say(line: str) -> None:
 
 
 def take_checkpoint(work: Path, source: Path) -> Path:
-    """The source itself, or a stand-in for it if it has no weights."""
+    """The source itself, or a synthetic one like it if it has no weights."""
     if list(source.glob("*.safetensors")) or list(source.glob("*.bin")):
         return source
     folder = work / "checkpoint"
     if not folder.exists():
-        say("making the stand-in")
+        say("making the synthetic checkpoint")
         making = work / "checkpoint.partial"
         shutil.rmtree(making, ignore_errors=True)
-        make_standin(source, making, outliers=_OUTLIERS)
+        synthetic_checkpoint(source, making, outliers=_OUTLIERS)
         making.rename(folder)
     return folder
 
@@ -97,7 +97,7 @@ def take_bundle(work: Path, checkpoint: Path) -> Path:
     if not folder.exists():
         from jobonnx_export.pipeline import export
 
-        export(str(checkpoint), folder, report=lambda step: say(f"exporting the bundle: {step}"))
+        export(str(checkpoint), folder, progress=lambda step: say(f"exporting the bundle: {step}"))
     return folder
 
 

@@ -7,21 +7,34 @@ transformers XLM-R folder. Whatever cannot be honoured exactly is refused by nam
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from jobonnx.errors import JobonnxError
+from jobonnx.arrays import Floats
+from jobonnx.bundle.integrity import is_inside
+from jobonnx.errors import JobonnxError, native
+from jobonnx.files import convert, optional, read_json
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MODULES = "modules.json"
+PROMPTS = "config_sentence_transformers.json"
+_AGAIN = "download the checkpoint again"
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _PREFIX = "roberta."  # of tensor names in a checkpoint that was saved with a head on top
 # All names that sentence-transformers has had for one file.
-_SETTINGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
+_LIMITS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
+_MOST_LAYERS = 1000  # the largest published XLM-R has 48; more would take the check of the tensors minutes
+_MOST = (1 << 31) - 1  # any other size
+_SHOWN = 60  # characters of a value that an error shows
+Kind = TypeVar("Kind", bound="DataclassInstance")
+TensorReader = Callable[[str], Floats]
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,13 @@ class Architecture:
 
     @property
     def longest(self) -> int:
-        """Tokens the position table can hold: positions start at pad_id + 1."""
+        """Tokens that the position table can hold: positions start at pad_id + 1."""
         return self.positions - self.pad_id - 1
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint folder. `tensor(name)` reads one tensor as float32, in the module's own layout."""
+    """A checked checkpoint folder."""
 
     folder: Path
     transformer: Path  # the folder of the Transformer module: config.json, tokenizer.json, weights
@@ -55,21 +68,29 @@ class Checkpoint:
     max_tokens: int  # special tokens included
     prompts: dict[str, str]
     default_prompt_name: str | None
-    tensor: Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]
+    tensor: TensorReader  # reads one tensor as float32, in the module's own layout
 
     def tensors_sha256(self, progress: Callable[[str], None] = lambda name: None) -> str:
-        """Hash names, shapes and float32 values of every tensor the vectors depend on, and the settings that no shape shows; refuse
-        NaN and infinity on the way.
+        """Hash all that decides a vector: names, shapes and float32 values of the tensors, and the settings that no shape shows.
 
         The file format does not enter: the same values in safetensors or in a .bin file give the same hash.
+
+        Args:
+            progress: is told each tensor's name.
+
+        Returns:
+            64 hex digits.
+
+        Raises:
+            JobonnxError: a tensor holds NaN or infinity, or cannot be read.
         """
         a = self.architecture
         digest = hashlib.sha256(f"heads={a.heads} epsilon={a.epsilon!r} pad_id={a.pad_id} ".encode())
-        for name, shape in tensor_shapes(self.architecture).items():
+        for name, shape in tensor_shapes(a).items():
             progress(name)
             array = self.tensor(name)
             if not np.isfinite(array).all():
-                raise JobonnxError(f"{self.transformer}: tensor {name} holds NaN or infinity; download the checkpoint again")
+                raise JobonnxError(f"{self.transformer}: tensor {name} holds NaN or infinity; {_AGAIN}")
             digest.update(f"{name}{shape}".encode())
             digest.update(np.ascontiguousarray(array, dtype="<f4").data)
         return digest.hexdigest()
@@ -103,36 +124,37 @@ def tensor_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
-    """Read and check a checkpoint folder. `pooling` is needed where the folder does not say (a plain transformers folder).
+    """Read and check a checkpoint folder.
+
+    Args:
+        folder: a sentence-transformers folder or a plain transformers folder.
+        pooling: "cls" or "mean", for a folder that does not say (a plain transformers folder); mean if left out.
 
     Raises:
         JobonnxError: naming the file and value that is missing, broken or not supported.
     """
     if not folder.is_dir():
         raise JobonnxError(f"{folder}: no such folder; give a checkpoint folder or a Hub id such as pj-mathematician/JobBGE-m3")
-    if (folder / "modules.json").is_file():
+    if optional(folder / MODULES):
         transformer, pooling_found, normalize, limit = _read_modules(folder)
         if pooling not in (None, pooling_found):
             raise JobonnxError(f"{folder}: its pooling is {pooling_found!r}, not {pooling!r}; leave --pooling away")
         pooling = pooling_found
-        prompts, default_prompt = _read_prompts(folder / "config_sentence_transformers.json")
+        prompts, default_prompt = _read_prompts(folder / PROMPTS)
     else:
         # sentence-transformers reads such a folder as mean pooling without normalisation; so do we, and the manifest says so.
         transformer, pooling, normalize, limit = folder, pooling or "mean", False, None
         prompts, default_prompt = {}, None
-    architecture = _read_architecture(transformer / "config.json")
-    if not (transformer / "tokenizer.json").is_file():
+    architecture = read_architecture(transformer / "config.json")
+    if not optional(transformer / "tokenizer.json"):
         raise JobonnxError(f"{transformer}: tokenizer.json is missing; save the fast tokenizer there with save_pretrained")
     if limit is None:
-        path = transformer / "tokenizer_config.json"
-        options = _read_json(path, required=False)
-        limit = architecture.longest
-        if options.get("model_max_length"):  # a huge number in most: no limit of its own
-            limit = min(_whole(path, options, "model_max_length"), limit)
-    if not isinstance(limit, int) or not 3 <= limit <= architecture.longest:
+        options = _read(transformer / "tokenizer_config.json", _TokenizerOptions)
+        # A huge number in most: no limit of its own.
+        limit = min(int(options.model_max_length or architecture.longest), architecture.longest)
+    if not 3 <= limit <= architecture.longest:
         raise JobonnxError(
-            f"{folder}: max_seq_length {limit} does not fit the {architecture.longest} usable positions; "
-            "mend sentence_bert_config.json"
+            f"{folder}: max_seq_length {_short(limit)} does not fit the {architecture.longest} usable positions; mend {_LIMITS[0]}"
         )
     return Checkpoint(
         folder=folder,
@@ -147,75 +169,122 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
     )
 
 
-def _read_json(path: Path, required: bool = True, kind: type = dict) -> Any:
-    if not path.is_file():
-        if required:
-            raise JobonnxError(f"{path} is missing; the checkpoint is incomplete, download it again")
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, a number of 5,000 digits; 100,000 brackets
-        raise JobonnxError(f"{path} is not valid JSON ({error}); download it again") from None
-    if not isinstance(content, kind):
-        raise JobonnxError(f"{path} is not what it should be, a JSON {'object' if kind is dict else 'array'}; download it again")
-    return content
+# What is read of each settings file. Their other fields are many, differ between versions, and do not change a vector.
 
 
-def _whole(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int:
-    """A setting that has to be a whole number; 12.0 counts as one, true does not."""
-    value: Any = config.get(key)
-    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
-    if not whole or value < least:
-        raise JobonnxError(
-            f"{path}: {key!r} is missing or not a number of at least {least} ({_short(value)}); download the checkpoint again"
-        )
-    return int(value)
+@dataclass(frozen=True)
+class _Module:
+    type: str
+    path: str
+
+
+@dataclass(frozen=True)
+class _Limit:
+    max_seq_length: int | None = None
+    do_lower_case: bool | None = None
+
+
+@dataclass(frozen=True)
+class _TokenizerOptions:
+    model_max_length: int | float | None = None
+
+    def __post_init__(self) -> None:
+        length = self.model_max_length
+        if length is not None and (length < 0 or length != int(length)):
+            raise ValueError(f"model_max_length {_short(length)} has to be a whole number of at least 0")
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    prompts: dict[str, str] | None = None
+    default_prompt_name: str | None = None
+
+
+@dataclass(frozen=True)
+class _Config:
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int
+    pad_token_id: int
+    layer_norm_eps: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least, most = (0 if field.name == "pad_token_id" else 1), (_MOST_LAYERS if field.name == "num_hidden_layers" else _MOST)
+            if field.name != "layer_norm_eps" and not least <= value <= most:
+                raise ValueError(f"{field.name} {_short(value)} has to be from {least} to {most}")
+        if not 0 <= self.layer_norm_eps < 1:
+            raise ValueError(f"layer_norm_eps {self.layer_norm_eps} has to be a small number such as 1e-05")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} num_attention_heads")
+
+
+def _read(path: Path, kind: type[Kind], fix: str = _AGAIN) -> Kind:
+    """Read the fields that `kind` has from a JSON object; one without any where there is no such file."""
+    return _picked(read_json(path, dict[str, Any], fix) if optional(path) else {}, kind, path, fix)
+
+
+def _picked(content: dict[str, Any], kind: type[Kind], path: Path, fix: str = _AGAIN) -> Kind:
+    wanted = {field.name for field in fields(kind)}
+    return convert({name: value for name, value in content.items() if name in wanted}, kind, str(path), fix)
+
+
+def _required(path: Path) -> Path:
+    if not optional(path):
+        raise JobonnxError(f"{path} is missing; the checkpoint is incomplete, download it again")
+    return path
 
 
 def _short(value: Any) -> str:
     """A value as an error shows it."""
     shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+
+
+def _inside(folder: Path, name: str, where: Path) -> Path:
+    """A path below `folder` that the file `where` names; neither system's rules may lead out of it."""
+    if name and not is_inside(name):
+        raise JobonnxError(f"{where}: path {_short(name)} leads out of the checkpoint; {_AGAIN}")
+    return folder / name
 
 
 def _read_prompts(path: Path) -> tuple[dict[str, str], str | None]:
     """config_sentence_transformers.json -> (prompts, name of the default one)."""
-    settings = _read_json(path, required=False)
-    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise JobonnxError(f"{path}: prompts {_short(prompts)} are not texts under names; mend them or take them out")
-    if default is not None and not (isinstance(default, str) and default in prompts):
+    settings = _read(path, _Prompts, fix="mend it or take it out")
+    prompts, default = settings.prompts or {}, settings.default_prompt_name
+    if default is not None and default not in prompts:
         raise JobonnxError(
-            f"{path}: default_prompt_name {_short(default)} is not among its prompts {sorted(prompts)}; mend it or take it out"
+            f"{path}: default_prompt_name {_short(default)} is not among its prompts {_short(sorted(prompts))}; "
+            "mend it or take it out"
         )
     return prompts, default
 
 
 def _read_modules(folder: Path) -> tuple[Path, str, bool, int | None]:
     """modules.json -> (transformer folder, pooling, whether vectors are normalised, length limit or None)."""
-    modules = _read_json(folder / "modules.json", kind=list)
-    try:
-        types = [str(module["type"]) for module in modules]
-        places = [folder / module["path"] for module in modules]
-    except (KeyError, TypeError):
-        raise JobonnxError(f"{folder / 'modules.json'}: a module without type or path; download it again") from None
-    # A module of the checkpoint's own keeps its whole name, whatever it is called.
-    kinds = [name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name for name in types]
+    path = folder / MODULES
+    modules = [_picked(module, _Module, path) for module in read_json(path, list[dict[str, Any]], _AGAIN)]
+    # A module of the checkpoint's own keeps its full name, whatever it is called.
+    kinds = [m.type.rsplit(".", 1)[-1] if m.type.startswith("sentence_transformers.") else m.type for m in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise JobonnxError(
-            f"{folder / 'modules.json'}: modules {kinds} are not supported; jobonnx runs Transformer, Pooling and Normalize, "
-            "in that order"
+            f"{path}: modules {kinds} are not supported; jobonnx runs Transformer, Pooling and Normalize, in that order"
         )
-    transformer = places[0]
-    path = next((transformer / name for name in _SETTINGS if (transformer / name).is_file()), transformer / _SETTINGS[0])
-    options = _read_json(path, required=False)
-    if options.get("do_lower_case"):
-        raise JobonnxError(f"{path}: do_lower_case: true is not supported; lower-case the texts yourself or set it to false")
-    return transformer, _read_pooling(places[1] / "config.json"), len(kinds) == 3, options.get("max_seq_length")
+    transformer, pooling = (_inside(folder, module.path, path) for module in modules[:2])
+    limits = next((transformer / name for name in _LIMITS if optional(transformer / name)), transformer / _LIMITS[0])
+    options = _read(limits, _Limit, fix="mend it")
+    if options.do_lower_case:
+        raise JobonnxError(f"{limits}: do_lower_case: true is not supported; lower-case the texts yourself or set it to false")
+    return transformer, _read_pooling(pooling / "config.json"), len(kinds) == 3, options.max_seq_length
 
 
 def _read_pooling(path: Path) -> str:
-    config = _read_json(path)
+    """A Pooling module's config.json -> "cls" or "mean"."""
+    config = read_json(_required(path), dict[str, Any], _AGAIN)
     if "pooling_mode" in config:  # newer sentence-transformers write one name in place of flags
         modes = config["pooling_mode"]
         active = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
@@ -230,97 +299,111 @@ def _read_pooling(path: Path) -> str:
     return names[active[0]]
 
 
-def _read_architecture(path: Path) -> Architecture:
-    config = _read_json(path)
-    wanted = {
+def read_architecture(path: Path) -> Architecture:
+    """Read and check a transformer's config.json.
+
+    Raises:
+        JobonnxError: it is no XLM-R encoder's, or a field is missing or out of bounds.
+    """
+    content = read_json(_required(path), dict[str, Any], _AGAIN)
+    supported = {
         "model_type": ("xlm-roberta",),
         "hidden_act": ("gelu",),
         "position_embedding_type": ("absolute", None),
         "type_vocab_size": (1,),
         "is_decoder": (False, None),
     }
-    for key, allowed in wanted.items():
-        if config.get(key) not in allowed:
+    for key, values in supported.items():  # before the rest: another model's file has other fields
+        if content.get(key) not in values:
             raise JobonnxError(
-                f"{path}: {key} {config.get(key)!r} is not supported; jobonnx runs XLM-RoBERTa encoders ({allowed[0]!r})"
+                f"{path}: {key} {_short(content.get(key))} is not supported; jobonnx runs XLM-RoBERTa encoders ({values[0]!r})"
             )
-    epsilon = config.get("layer_norm_eps")
-    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:  # NaN is not either
-        raise JobonnxError(f"{path}: layer_norm_eps {_short(epsilon)} is not a small number such as 1e-05; mend it")
-    architecture = Architecture(
-        layers=_whole(path, config, "num_hidden_layers"),
-        hidden=_whole(path, config, "hidden_size"),
-        heads=_whole(path, config, "num_attention_heads"),
-        intermediate=_whole(path, config, "intermediate_size"),
-        vocabulary=_whole(path, config, "vocab_size"),
-        positions=_whole(path, config, "max_position_embeddings"),
-        pad_id=_whole(path, config, "pad_token_id", least=0),
-        epsilon=float(epsilon),
+    config = _picked(content, _Config, path)
+    return Architecture(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        intermediate=config.intermediate_size,
+        vocabulary=config.vocab_size,
+        positions=config.max_position_embeddings,
+        pad_id=config.pad_token_id,
+        epsilon=config.layer_norm_eps,
     )
-    if architecture.hidden % architecture.heads:
-        raise JobonnxError(
-            f"{path}: hidden_size {architecture.hidden} does not divide into {architecture.heads} num_attention_heads; "
-            "download the checkpoint again"
-        )
-    return architecture
 
 
-def _tensor_reader(folder: Path, architecture: Architecture) -> Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]:
+def _tensor_reader(folder: Path, architecture: Architecture) -> TensorReader:
     """Check names and shapes of every tensor now, without reading values, and return a reader of one tensor at a time."""
     shapes, read = _open_weights(folder)
     prefix = _PREFIX if f"{_PREFIX}embeddings.word_embeddings.weight" in shapes else ""
     for name, shape in tensor_shapes(architecture).items():
         found = shapes.get(prefix + name)
         if found is None:
-            raise JobonnxError(f"{folder}: tensor {prefix + name} is missing from the weights; download the checkpoint again")
+            raise JobonnxError(f"{folder}: tensor {prefix + name} is missing from the weights; {_AGAIN}")
         if found != shape:
             raise JobonnxError(f"{folder}: tensor {prefix + name} has shape {list(found)}, config.json asks for {list(shape)}")
     return lambda name: read(prefix + name)
 
 
-def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]]:
-    import torch
-    from safetensors import SafetensorError, safe_open
+def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], TensorReader]:
+    """Open a transformer's weights in the order in which transformers looks for them: the reference must hold the same tensors.
 
-    # The order that transformers looks in: the reference must hold the same tensors.
-    files = [folder / "model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if not files[0].is_file():
-        names = _read_json(index, required=False).get("weight_map", {})
-        if not isinstance(names, dict):
-            raise JobonnxError(f"{index}: weight_map is not a JSON object; download it again")
-        files = sorted({folder / str(name) for name in names.values()})
-    if files:
-        shapes: dict[str, tuple[int, ...]] = {}
-        owner: dict[str, Any] = {}
-        for file in files:
-            try:
-                handle: Any = safe_open(file, framework="pt")
-                for name in handle.keys():  # noqa: SIM118 - not a dict
-                    shapes[name] = tuple(handle.get_slice(name).get_shape())
-                    owner[name] = handle
-            except (SafetensorError, OSError) as error:
-                raise JobonnxError(f"{file} is broken or cut short ({error}); download it again") from None
-        return shapes, lambda name: _float32(owner[name].get_tensor(name), folder, name)
-    path = folder / "pytorch_model.bin"
-    if not path.is_file():
-        raise JobonnxError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there; download the checkpoint again")
-    try:
+    Returns:
+        Each tensor's shape, and a reader of one tensor.
+    """
+    single, index, pickled = (folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"))
+    if optional(single):
+        return _open_safetensors([single])
+    if optional(index):
+        weight_map = read_json(index, dict[str, Any], _AGAIN).get("weight_map")
+        names = set(convert(weight_map, dict[str, str], f"{index}: weight_map", _AGAIN).values())
+        return _open_safetensors(sorted(_inside(folder, name, index) for name in names))
+    if optional(pickled):
+        return _open_pickled(pickled)
+    raise JobonnxError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there; {_AGAIN}")
+
+
+def _open_safetensors(files: list[Path]) -> tuple[dict[str, tuple[int, ...]], TensorReader]:
+    import torch  # noqa: F401 - safetensors imports it itself, but only when a tensor is read
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    owner: dict[str, tuple[Path, Any]] = {}
+    for file in files:
+        with native(f"{file} is broken or cut short", _AGAIN):
+            handle: Any = safe_open(file, framework="pt")
+            for name in handle.keys():  # noqa: SIM118 - not a dict
+                shapes[name] = tuple(handle.get_slice(name).get_shape())
+                owner[name] = file, handle
+
+    def read(name: str) -> Floats:
+        file, handle = owner[name]
+        with native(f"{file}: tensor {name} cannot be read", _AGAIN):
+            return _float32(handle.get_tensor(name), file, name)
+
+    return shapes, read
+
+
+def _open_pickled(path: Path) -> tuple[dict[str, tuple[int, ...]], TensorReader]:
+    import torch
+
+    with native(f"{path} cannot be loaded as plain weights", "convert it to safetensors"):
         # Files from before torch 1.6 are no zip files, and cannot be mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         shapes = {str(name): tuple(tensor.shape) for name, tensor in state.items()}
-    except Exception as error:  # torch raises its own zoo: UnpicklingError, RuntimeError, EOFError, ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise JobonnxError(f"{path} cannot be loaded as plain weights ({reason}); convert it to safetensors") from None
-    return shapes, lambda name: _float32(state[name], path, name)
+
+    def read(name: str) -> Floats:
+        with native(f"{path}: tensor {name} cannot be read", _AGAIN):
+            return _float32(state[name], path, name)
+
+    return shapes, read
 
 
-def _float32(tensor: Any, where: Path, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _float32(tensor: Any, where: Path, name: str) -> Floats:
     """A tensor's values, of whatever real type; a parameter's without its gradient."""
     if str(tensor.layout) != "torch.strided" or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
         raise JobonnxError(
             f"{where}: tensor {name} is sparse, complex, quantized or without values ({tensor.dtype}, {tensor.layout}); "
             "save it as plain float32"
         )
-    values: np.ndarray[Any, np.dtype[np.float32]] = tensor.detach().float().numpy()
+    values: Floats = tensor.detach().float().numpy()
     return values

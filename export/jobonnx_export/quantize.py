@@ -1,10 +1,10 @@
-"""The int8 recipe: S8 weights with one scale a column, U8 activations with one step for all rows or one a row, channels smoothed
-beforehand.
+"""The int8 recipe: int8 weights with per-channel scales, uint8 activations with per-token or per-tensor scales, after smoothing.
 
 Smoothing (SmoothQuant, Xiao et al. 2022, arXiv:2211.10438, equation 4): input channel j of a linear layer is divided by
-s_j = max|x_j|^alpha / max|w_j|^(1 - alpha) and its weights are multiplied by it, which changes nothing but how evenly both fill
-their eight bits. Here s_j is rounded to a power of two: the division is then exact. Steps are rounded up to eight bits. So the
-recipe hardly hangs on the last digits of a calibration, which differ between machines.
+s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), and its weights are multiplied by s_j. That changes no result in exact arithmetic, but
+lets activations and weights fill their eight bits more evenly. Here s_j is rounded to a power of two, so that the division is
+exact, and per-tensor scales are rounded up to eight bits. The last digits of a calibration differ between machines; the recipe
+hardly depends on them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from jobonnx.arrays import Floats
 from jobonnx_export.checkpoint import Architecture, Checkpoint
-from jobonnx_export.graph.builder import Int8Input, Int8Linear
 from jobonnx_export.reference import Reference
 
 ALPHA = 0.5  # SmoothQuant's own choice; .3 and .85 measured within .002 of it, see docs/decisions.md
-_SAMPLE_ROWS = 512  # activation rows a layer's error is measured on
-# Linear layers of one encoder layer, grouped by what they read.
+TINY = float(np.finfo(np.float32).tiny)  # the smallest scale: no division by zero
+_SAMPLE_TOKENS = 512  # that a layer's error is measured on
+# Linear layers of one encoder layer, grouped by the input that they read.
 _SAME_INPUT = (
     ("attention.self.query", "attention.self.key", "attention.self.value"),
     ("attention.output.dense",),
@@ -30,14 +31,33 @@ _SAME_INPUT = (
     ("output.dense",),
 )
 _QKV, _ATTENDED, _WIDEN, _NARROW = _SAME_INPUT
-# A LayerNorm gives all rows one length, so one step may fit them all. It saves the passes over memory that find and apply a
-# step a row, and is taken where the layers' error stays within this factor of what a step a row leaves.
+# After a LayerNorm all tokens have a similar range, so one static scale can serve all of them. That avoids the two passes over
+# memory that find and apply per-token scales. It is used if the error is at most `_MOST_WORSE` times that of per-token scales.
 _AFTER_NORM = (_QKV, _WIDEN)
-_WORSE = 2.0
-# GELU's output is left as it is: smoothing it cost a pass over the widest rows and made its error larger (docs/decisions.md).
+_MOST_WORSE = 2.0
+# GELU's output is not smoothed: that cost a pass over the widest rows and made its error larger (docs/decisions.md).
 _SMOOTHED = (_QKV, _ATTENDED, _WIDEN)
-_TINY = float(np.finfo(np.float32).tiny)
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class InputQuantization:
+    """How the input of linear layers is quantised to uint8: round(x * inverse_smoothing / scale) + zero_point, clipped to 0..255.
+
+    No token's values depend on another token. Layers that read the same input share one object, and are equal only then.
+    """
+
+    zero_point: int
+    scale: float | None  # per-tensor; None for per-token: the smallest that fits the token, found at run time
+    inverse_smoothing: Floats | None = None  # 1 / s_j, [in]; None where nothing has to be multiplied at run time
+
+
+@dataclass(frozen=True)
+class QuantizedLinear:
+    """One linear layer in int8: y = scale * (quantised x - zero_point) @ weight * weight_scale + bias."""
+
+    weight: np.ndarray[Any, np.dtype[np.int8]]  # [in, out], symmetric: its zero point is 0
+    weight_scale: Floats  # per-channel, [out]
+    input: InputQuantization
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class LinearStatistics:
 
     highest: Floats  # of each channel, [in]
     lowest: Floats  # of each channel, [in]
-    sample: Floats  # some of its rows, [rows, in]
+    sample: Floats  # the inputs of some tokens, [tokens, in]
 
     @property
     def largest(self) -> Floats:
@@ -57,22 +77,24 @@ class LinearStatistics:
 
 @dataclass(frozen=True)
 class Int8Recipe:
-    """All a graph needs to run in int8."""
+    """All that a graph needs to run in int8."""
 
-    linears: dict[str, Int8Linear]
-    scaled_values: dict[int, Floats]  # layer -> factors that its attention values are divided by
-    errors: dict[str, float]  # each linear layer's relative output error in int8, on the calibration titles
+    linears: dict[str, QuantizedLinear]  # by module name
+    # Module name of a value projection -> smoothing factors [hidden] that its output is divided by. Attention is linear in its
+    # values, so this smooths the input of the attention output layer at no cost.
+    value_smoothing: dict[str, Floats]
+    errors: dict[str, float]  # module name -> relative output error in int8, on the calibration titles
 
     def inputs_sha256(self) -> str:
-        """Names how every layer's input becomes bytes."""
-        inputs = [f"{name} {x.input.zero_point} {x.input.step or 'row'}" for name, x in sorted(self.linears.items())]
+        """Hash how every layer's input is quantised. Enters the fingerprint, so its text stays: "row" means per-token."""
+        inputs = [f"{name} {x.input.zero_point} {x.input.scale or 'row'}" for name, x in sorted(self.linears.items())]
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     def without(self, names: Sequence[str]) -> Int8Recipe:
-        """The same recipe with some layers left in float."""
+        """The same recipe with the layers `names` left in float."""
         kept = {name: linear for name, linear in self.linears.items() if name not in names}
-        values = {i: f for i, f in self.scaled_values.items() if f"encoder.layer.{i}.attention.output.dense" in kept}
-        return Int8Recipe(kept, values, self.errors)
+        smoothing = {name: factors for name, factors in self.value_smoothing.items() if _output_of(name) in kept}
+        return Int8Recipe(kept, smoothing, self.errors)
 
 
 def linear_names(a: Architecture) -> list[str]:
@@ -81,11 +103,17 @@ def linear_names(a: Architecture) -> list[str]:
 
 
 def calibrate(reference: Reference, rows: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, LinearStatistics]:
-    """Run token ids through the reference and look at every linear layer's input."""
+    """Run token ids through the reference and look at every linear layer's input.
+
+    Args:
+        reference: the checkpoint in PyTorch.
+        rows: token ids of the calibration titles.
+        names: the linear layers to look at, by module name.
+    """
     highest: dict[str, Floats] = {}
     lowest: dict[str, Floats] = {}
     sample: dict[str, list[Floats]] = {name: [] for name in names}
-    every = max(1, sum(map(len, rows)) // _SAMPLE_ROWS)
+    every = max(1, sum(map(len, rows)) // _SAMPLE_TOKENS)
 
     def hook(name: str) -> Any:
         def look(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -114,13 +142,11 @@ def make_recipe(
 
     Args:
         checkpoint: where the weights come from.
-        statistics: what calibration saw, by layer.
+        statistics: what calibration saw, by module name.
         alpha: of smoothing; None leaves it out (for comparisons).
-        static: one step for all rows everywhere, for providers that know no other way (QuantizeLinear, DequantizeLinear).
+        static: use per-tensor scales everywhere, for compilers that know no others (QuantizeLinear, DequantizeLinear).
     """
-    linears: dict[str, Int8Linear] = {}
-    errors: dict[str, float] = {}
-    scaled_values: dict[int, Floats] = {}
+    recipe = Int8Recipe({}, {}, {})
     for i in range(checkpoint.architecture.layers):
         for group in _SAME_INPUT:
             names = [f"encoder.layer.{i}.{part}" for part in group]
@@ -128,44 +154,54 @@ def make_recipe(
             seen = statistics[names[0]]
             factors = np.ones_like(seen.highest)
             if alpha is not None and group in _SMOOTHED:
-                factors = _smoothing(seen.largest, np.concatenate(list(weights.values()), axis=1), alpha)
-            smooth = None if (factors == 1).all() else np.reciprocal(factors)
-            if group == _ATTENDED and smooth is not None:  # its input is divided beforehand, with the attention values
-                scaled_values[i], smooth = factors, None
+                factors = _smoothing_factors(seen.largest, np.concatenate(list(weights.values()), axis=1), alpha)
+            inverse = None if (factors == 1).all() else np.reciprocal(factors)
+            if group == _ATTENDED and inverse is not None:  # its input is divided beforehand, with the attention values
+                recipe.value_smoothing[_values_of(names[0])], inverse = factors, None
             weights = {name: weight * factors[:, None] for name, weight in weights.items()}
             sample = seen.sample / factors
-            sources = [] if static else [_a_step_a_row(sample, smooth)]
+            inputs = [] if static else [_per_token(sample, inverse)]
             if static or group in _AFTER_NORM:
-                sources.append(_one_step(seen.lowest / factors, seen.highest / factors, smooth))
-            (made, wrong), *others = (_quantize_group(weights, source, sample) for source in sources)
-            for other, other_wrong in others:
-                if sum(other_wrong.values()) <= _WORSE * sum(wrong.values()):
-                    made, wrong = other, other_wrong
-            linears |= made
-            errors |= wrong
-    return Int8Recipe(linears, scaled_values, errors)
+                inputs.append(_per_tensor(seen.lowest / factors, seen.highest / factors, inverse))
+            (linears, errors), *others = (_quantize_group(weights, how, sample) for how in inputs)
+            for other_linears, other_errors in others:
+                if sum(other_errors.values()) <= _MOST_WORSE * sum(errors.values()):
+                    linears, errors = other_linears, other_errors
+            recipe.linears.update(linears)
+            recipe.errors.update(errors)
+    return recipe
 
 
-def _one_step(lowest: Floats, highest: Floats, smooth: Floats | None) -> Int8Input:
-    """One step and zero point for all rows, from each channel's extremes."""
-    zero_point = _zero_point(float(lowest.min()), float(highest.max()))
-    step = max(float(highest.max()) / (255 - zero_point), -float(lowest.min()) / zero_point, _TINY)
-    mantissa, exponent = np.frexp(step)
-    return Int8Input(zero_point, float(np.ldexp(np.ceil(mantissa * 256) / 256, exponent)), smooth)
+def _values_of(output: str) -> str:
+    """The value projection whose attention an output layer reads, by module name."""
+    return output.replace("attention.output.dense", "attention.self.value")
 
 
-def _a_step_a_row(sample: Floats, smooth: Floats | None) -> Int8Input:
-    """The zero point of the middle row; each row finds its step at run time."""
-    return Int8Input(_zero_point(float(np.median(sample.min(axis=1))), float(np.median(sample.max(axis=1)))), None, smooth)
+def _output_of(values: str) -> str:
+    return values.replace("attention.self.value", "attention.output.dense")
+
+
+def _per_tensor(lowest: Floats, highest: Floats, inverse_smoothing: Floats | None) -> InputQuantization:
+    """One scale and zero point for all tokens, from the extremes of each channel."""
+    low, high = float(lowest.min()), float(highest.max())
+    zero_point = _zero_point(low, high)
+    mantissa, exponent = np.frexp(max(high / (255 - zero_point), -low / zero_point, TINY))
+    return InputQuantization(zero_point, float(np.ldexp(np.ceil(mantissa * 256) / 256, exponent)), inverse_smoothing)
+
+
+def _per_token(sample: Floats, inverse_smoothing: Floats | None) -> InputQuantization:
+    """A scale per token, found at run time, and the zero point of the median token."""
+    low, high = float(np.median(sample.min(axis=1))), float(np.median(sample.max(axis=1)))
+    return InputQuantization(_zero_point(low, high), None, inverse_smoothing)
 
 
 def _zero_point(low: float, high: float) -> int:
-    """Where zero lies among the 256 bytes when they span low to high: GELU's output has a long side and a short one."""
+    """Where zero lies in 0..255 when low to high fills that range: GELU's output has a long side and a short one."""
     low, high = min(low, 0.0), max(high, 0.0)
-    return int(np.clip(round(255 * -low / max(high - low, _TINY)), 1, 254))
+    return int(np.clip(round(255 * -low / max(high - low, TINY)), 1, 254))
 
 
-def _smoothing(largest: Floats, weight: Floats, alpha: float) -> Floats:
+def _smoothing_factors(largest: Floats, weight: Floats, alpha: float) -> Floats:
     """Powers of two nearest to SmoothQuant's factors, float32 [in]; 1 where a channel or its weights are all zero."""
     weight_largest = np.abs(weight).max(axis=1)
     usable = (largest > 0) & (weight_largest > 0)
@@ -175,26 +211,27 @@ def _smoothing(largest: Floats, weight: Floats, alpha: float) -> Floats:
 
 
 def _quantize_group(
-    weights: dict[str, Floats], source: Int8Input, sample: Floats
-) -> tuple[dict[str, Int8Linear], dict[str, float]]:
-    """Layers that read one input, and each one's error on sample rows of it."""
-    made = {name: _quantize(weight, source) for name, weight in weights.items()}
-    return made, {name: _error(sample, weight, made[name]) for name, weight in weights.items()}
+    weights: dict[str, Floats], how: InputQuantization, sample: Floats
+) -> tuple[dict[str, QuantizedLinear], dict[str, float]]:
+    """Quantise layers that read one input, and measure each one's error on a sample of it."""
+    linears = {name: _quantize(weight, how) for name, weight in weights.items()}
+    return linears, {name: _error(sample, weight, linears[name]) for name, weight in weights.items()}
 
 
-def _quantize(weight: Floats, source: Int8Input) -> Int8Linear:
-    scale = np.maximum(np.abs(weight).max(axis=0) / 127, _TINY).astype(np.float32)
-    return Int8Linear(np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale, source)
+def _quantize(weight: Floats, how: InputQuantization) -> QuantizedLinear:
+    """Quantise a weight [in, out], symmetric, with a scale per output channel."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / 127, TINY).astype(np.float32)
+    return QuantizedLinear(np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale, how)
 
 
-def _error(x: Floats, weight: Floats, linear: Int8Linear) -> float:
-    """Relative error of the layer's output on sample rows: |xW - int8(x)int8(W)| / |xW|, Frobenius norms."""
-    zero = linear.input.zero_point
-    step: Any = linear.input.step
-    if step is None:
+def _error(x: Floats, weight: Floats, linear: QuantizedLinear) -> float:
+    """Relative error of a layer's output on a sample of its input: |xW - int8(x)int8(W)| / |xW|, Frobenius norms."""
+    zero_point = linear.input.zero_point
+    scale: Any = linear.input.scale
+    if scale is None:
         high, low = x.max(axis=1, keepdims=True), x.min(axis=1, keepdims=True)
-        step = np.maximum(np.maximum(high / (255 - zero), low / -zero), _TINY)
-    whole = np.clip(np.rint(x / step), -zero, 255 - zero)
-    approximate = (whole @ linear.weight.astype(np.float32)) * step * linear.scale
+        scale = np.maximum(np.maximum(high / (255 - zero_point), low / -zero_point), TINY)
+    quantised = np.clip(np.rint(x / scale), -zero_point, 255 - zero_point)
+    approximate = (quantised @ linear.weight.astype(np.float32)) * scale * linear.weight_scale
     exact = x @ weight
     return float(np.linalg.norm(exact - approximate) / max(float(np.linalg.norm(exact)), 1e-30))

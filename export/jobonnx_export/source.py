@@ -12,7 +12,7 @@ DEFAULT = "pj-mathematician/JobBGE-m3"
 _SETTINGS = ["*.json", "*/config.json"]
 _WEIGHTS = ["model*.safetensors", "0_*/model*.safetensors"]  # a "*" of the Hub's patterns takes slashes too
 _OLDER_WEIGHTS = ["pytorch_model.bin", "0_*/pytorch_model.bin"]
-_UNWANTED = ["onnx/*", "openvino/*"]
+_UNWANTED = ["onnx/*"]
 
 
 @dataclass(frozen=True)

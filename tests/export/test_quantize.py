@@ -10,10 +10,12 @@ import pytest
 
 from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import make_checkpoint
+from jobonnx.arrays import Floats
 from jobonnx.parity.measure import measure
-from jobonnx.runtime.session import open_session
+from jobonnx.runtime.providers import PROVIDERS
+from jobonnx.runtime.session import Settings
 from jobonnx.text.batching import pad
-from jobonnx_export.graph.builder import write_graph
+from jobonnx_export.graph.builder import write_int8_graph
 from jobonnx_export.quantize import Int8Recipe, LinearStatistics, linear_names, make_recipe
 
 TITLES = [
@@ -44,48 +46,49 @@ def test_every_linear_layer_has_its_place(calibrated: Calibrated, recipe: Int8Re
     assert set(names) == set(recipe.linears) == set(recipe.errors) == set(calibrated.statistics)
 
 
-def test_weights_come_back_within_half_a_step(calibrated: Calibrated, recipe: Int8Recipe) -> None:
+def test_weights_come_back_within_half_a_scale(calibrated: Calibrated, recipe: Int8Recipe) -> None:
     for name, linear in recipe.linears.items():
-        i = int(name.split(".")[2])
-        smooth = recipe.scaled_values[i] if name.endswith("attention.output.dense") else linear.input.smooth
-        factors = 1.0 if smooth is None else smooth if name.endswith("attention.output.dense") else 1 / smooth
+        inverse = linear.input.inverse_smoothing
+        factors: Floats = np.reciprocal(np.ones(1, np.float32) if inverse is None else inverse)
+        if name.endswith("attention.output.dense"):
+            factors = recipe.value_smoothing[name.replace("output.dense", "self.value")]
         original = (calibrated.checkpoint.tensor(f"{name}.weight") * factors).T
         assert linear.weight.dtype == np.int8
-        assert np.abs(linear.weight * linear.scale - original).max() <= linear.scale.max() * 0.5001
-        assert (np.abs(linear.weight).max(axis=0) == 127).all(), "a column that does not fill its scale"
+        assert np.abs(linear.weight * linear.weight_scale - original).max() <= linear.weight_scale.max() * 0.5001
+        assert (np.abs(linear.weight).max(axis=0) == 127).all(), "a channel that does not fill its scale"
 
 
 def test_smoothing_factors_are_powers_of_two(recipe: Int8Recipe) -> None:
-    factors = [linear.input.smooth for linear in recipe.linears.values() if linear.input.smooth is not None]
-    factors += list(recipe.scaled_values.values())
+    inverses = [linear.input.inverse_smoothing for linear in recipe.linears.values()]
+    factors = [f for f in (*inverses, *recipe.value_smoothing.values()) if f is not None]
     assert any((f != 1).any() for f in factors)
     assert all((np.frexp(f)[0] == 0.5).all() for f in factors)
 
 
-def test_layers_that_read_the_same_input_share_its_bytes(recipe: Int8Recipe) -> None:
+def test_layers_that_read_the_same_input_share_its_quantisation(recipe: Int8Recipe) -> None:
     for i in range(3):
         q, k, v = (recipe.linears[f"encoder.layer.{i}.attention.self.{name}"].input for name in ("query", "key", "value"))
         assert q is k is v
 
 
-def test_rows_that_a_norm_made_share_one_step_and_others_have_their_own(recipe: Int8Recipe) -> None:
+def test_inputs_that_a_norm_made_have_a_per_tensor_scale_and_others_per_token_scales(recipe: Int8Recipe) -> None:
     for name, linear in recipe.linears.items():
         normed = name.endswith(("query", "key", "value", "intermediate.dense"))
-        assert (linear.input.step is not None) == normed, name
+        assert (linear.input.scale is not None) == normed, name
 
 
-def test_rows_of_unequal_size_keep_steps_of_their_own(calibrated: Calibrated) -> None:
-    """One step for all of them would leave the small rows hardly any bytes."""
+def test_tokens_of_unequal_size_keep_per_token_scales(calibrated: Calibrated) -> None:
+    """One scale for all of them would leave the small ones hardly any of the 256 values."""
     name = "encoder.layer.0.intermediate.dense"
     seen = calibrated.statistics[name]
     sizes = np.geomspace(1, 100, len(seen.sample), dtype=np.float32)[:, None]
     unequal = LinearStatistics(100 * seen.highest, 100 * seen.lowest, seen.sample * sizes)
     made = make_recipe(calibrated.checkpoint, calibrated.statistics | {name: unequal})
-    assert made.linears[name].input.step is None
-    assert made.linears["encoder.layer.1.intermediate.dense"].input.step is not None
+    assert made.linears[name].input.scale is None
+    assert made.linears["encoder.layer.1.intermediate.dense"].input.scale is not None
 
 
-def test_zero_point_leaves_gelus_short_side_few_bytes(recipe: Int8Recipe) -> None:
+def test_zero_point_leaves_gelus_short_side_few_values(recipe: Int8Recipe) -> None:
     assert recipe.linears["encoder.layer.0.output.dense"].input.zero_point < 64
     assert 96 < recipe.linears["encoder.layer.0.attention.output.dense"].input.zero_point < 160
 
@@ -93,14 +96,15 @@ def test_zero_point_leaves_gelus_short_side_few_bytes(recipe: Int8Recipe) -> Non
 def test_smoothing_changes_nothing_in_float(calibrated: Calibrated, recipe: Int8Recipe, tmp_path: Path) -> None:
     """Attention values divided, the layer after them multiplied: the same bits, as the factors are powers of two."""
     undone = {}
-    for i, factors in recipe.scaled_values.items():
-        name = f"encoder.layer.{i}.attention.output.dense.weight"
+    for values, factors in recipe.value_smoothing.items():
+        name = values.replace("self.value", "output.dense.weight")
         undone[name] = calibrated.checkpoint.tensor(name) * factors
+    assert len(undone) == 3
     folded = replace(calibrated.checkpoint, tensor=lambda name: undone.get(name, calibrated.checkpoint.tensor(name)))
-    write_graph(calibrated.checkpoint, tmp_path / "plain.onnx")
-    write_graph(folded, tmp_path / "smoothed.onnx", scaled_values=recipe.scaled_values)
-    vectors = [vectors_of(tmp_path / name, calibrated) for name in ("plain.onnx", "smoothed.onnx")]
-    np.testing.assert_array_equal(*vectors)
+    write_int8_graph(calibrated.checkpoint, tmp_path / "float.onnx", Int8Recipe({}, {}, {}))
+    write_int8_graph(folded, tmp_path / "smoothed.onnx", Int8Recipe({}, recipe.value_smoothing, {}))
+    in_float, smoothed = (vectors_of(tmp_path / name, calibrated) for name in ("float.onnx", "smoothed.onnx"))
+    np.testing.assert_array_equal(in_float, smoothed)
 
 
 def test_smoothing_beats_no_smoothing_where_channels_stick_out(strong: Calibrated, tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_smoothing_beats_no_smoothing_where_channels_stick_out(strong: Calibrate
     centred = {}
     for alpha in (0.5, None):
         made = make_recipe(strong.checkpoint, strong.statistics, alpha)
-        write_graph(strong.checkpoint, tmp_path / "int8.onnx", int8=made.linears, scaled_values=made.scaled_values)
+        write_int8_graph(strong.checkpoint, tmp_path / "int8.onnx", made)
         centred[alpha] = measure(expected, vectors_of(tmp_path / "int8.onnx", strong)).mean_centred
     assert 1 - centred[0.5] < 0.5 * (1 - centred[None]), centred
 
@@ -119,18 +123,18 @@ def test_errors_rank_layers_by_what_they_cost(strong: Calibrated, tmp_path: Path
     expected = strong.reference.encode(strong.tokenizer.encode(TITLES))
     centred = []
     for in_float in (ranked[:4], ranked[-4:]):
-        write_graph(strong.checkpoint, tmp_path / "int8.onnx", int8=made.without(in_float).linears)
+        write_int8_graph(strong.checkpoint, tmp_path / "int8.onnx", made.without(in_float))
         centred.append(measure(expected, vectors_of(tmp_path / "int8.onnx", strong)).mean_centred)
     best_spared, worst_spared = centred
     assert 1 - worst_spared < 0.5 * (1 - best_spared), (centred, made.errors)
 
 
 def test_errors_see_what_smoothing_mends(strong: Calibrated) -> None:
-    smoothed, plain = (make_recipe(strong.checkpoint, strong.statistics, alpha).errors for alpha in (0.5, None))
-    assert all(smoothed[name] < plain[name] for name in smoothed if ".attention.self." in name or ".intermediate." in name)
+    smoothed, unsmoothed = (make_recipe(strong.checkpoint, strong.statistics, alpha).errors for alpha in (0.5, None))
+    assert all(smoothed[name] < unsmoothed[name] for name in smoothed if ".attention.self." in name or ".intermediate." in name)
 
 
-def test_dead_channels_and_columns_give_no_nan(calibrated: Calibrated) -> None:
+def test_dead_input_and_output_channels_give_no_nan(calibrated: Calibrated) -> None:
     name = "encoder.layer.0.intermediate.dense"
     dead = calibrated.checkpoint.tensor(f"{name}.weight").copy()
     dead[:, 3] = 0  # an input channel no one reads
@@ -138,23 +142,24 @@ def test_dead_channels_and_columns_give_no_nan(calibrated: Calibrated) -> None:
     checkpoint = replace(calibrated.checkpoint, tensor=lambda n: dead if n == f"{name}.weight" else calibrated.checkpoint.tensor(n))
     seen = calibrated.statistics[name]
     silent = np.arange(len(seen.largest)) == 7
-    quiet = LinearStatistics(*(np.where(silent, 0, x) for x in (seen.highest, seen.lowest)), seen.sample)
+    quiet = LinearStatistics(np.where(silent, 0, seen.highest), np.where(silent, 0, seen.lowest), seen.sample)
     made = make_recipe(checkpoint, calibrated.statistics | {name: quiet})
     linear = made.linears[name]
-    assert np.isfinite(linear.scale).all()
-    assert (linear.scale > 0).all()
-    assert linear.input.smooth is not None
-    assert linear.input.smooth[3] == linear.input.smooth[7] == 1
+    assert np.isfinite(linear.weight_scale).all()
+    assert (linear.weight_scale > 0).all()
+    assert linear.input.inverse_smoothing is not None
+    assert linear.input.inverse_smoothing[3] == linear.input.inverse_smoothing[7] == 1
     assert (linear.weight[:, 5] == 0).all()
     assert np.isfinite(made.errors[name])
 
 
-def test_without_leaves_layers_in_float_and_drops_their_scaled_values(recipe: Int8Recipe) -> None:
+def test_without_leaves_layers_in_float_and_drops_the_smoothing_of_their_values(recipe: Int8Recipe) -> None:
     left = ["encoder.layer.0.attention.output.dense", "encoder.layer.2.attention.self.query"]
     fewer = recipe.without(left)
     assert set(recipe.linears) - set(fewer.linears) == set(left)
-    assert set(recipe.scaled_values) == {0, 1, 2}
-    assert set(fewer.scaled_values) == {1, 2}
+    values = [f"encoder.layer.{i}.attention.self.value" for i in range(3)]
+    assert list(recipe.value_smoothing) == values
+    assert list(fewer.value_smoothing) == values[1:]
 
 
 @pytest.mark.parametrize("part", ["attention.self.value", "attention.output.dense", "intermediate.dense"])
@@ -162,9 +167,13 @@ def test_graph_with_layers_in_float_is_no_worse(calibrated: Calibrated, recipe: 
     """Values in float feed an int8 layer, and the other way round."""
     expected = calibrated.reference.encode(calibrated.tokenizer.encode(TITLES))
     fewer = recipe.without([f"encoder.layer.{i}.{part}" for i in range(3)])
-    write_graph(calibrated.checkpoint, tmp_path / "int8.onnx", int8=fewer.linears, scaled_values=fewer.scaled_values)
+    write_int8_graph(calibrated.checkpoint, tmp_path / "int8.onnx", fewer)
     assert measure(expected, vectors_of(tmp_path / "int8.onnx", calibrated)).mean_centred >= 0.997
 
 
-def vectors_of(path: Path, calibrated: Calibrated) -> np.ndarray:
-    return open_session(path, "cpu").run(*pad(calibrated.tokenizer.encode(TITLES), calibrated.checkpoint.architecture.pad_id))
+def vectors_of(path: Path, calibrated: Calibrated) -> Floats:
+    return (
+        PROVIDERS["cpu"]
+        .open_session(path, None, Settings("cpu", 2))
+        .run(*pad(calibrated.tokenizer.encode(TITLES), calibrated.checkpoint.architecture.pad_id))
+    )

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jobonnx.data.titles import read_titles
-from jobonnx_export.testing import make_standin
+from jobonnx_export.testing import synthetic_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -74,7 +74,7 @@ def make_checkpoint(
         },
     }.items():
         (small / name).write_text(json.dumps(content))
-    make_standin(small, folder, outliers=outliers, changes=changes)
+    synthetic_checkpoint(small, folder, outliers=outliers, changes=changes)
     return folder
 
 

@@ -1,1 +1,1 @@
-"""The engine graph, written node by node from the tensors."""
+"""The engine graph, written node by node from the checkpoint's tensors. Start with builder.py."""

@@ -1,4 +1,4 @@
-"""The file that graphs keep their large tensors in: one for each type of numbers, whatever is written for several targets."""
+"""The file that graphs keep their large tensors in: one per storage precision, whatever is written for several targets."""
 
 from __future__ import annotations
 

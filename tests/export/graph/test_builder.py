@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import make_checkpoint
 from jobonnx.parity.measure import measure, tolerance_violations
-from jobonnx.runtime.session import integers_overflow
+from jobonnx.runtime.providers.cpu import overflows
 from jobonnx_export import quantize
-from jobonnx_export.graph.builder import write_graph
+from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.quantize import make_recipe
 
 TEXTS = [
@@ -41,10 +41,12 @@ TEXTS = [
     "Industriemechaniker/in, Einsatzgebiet Produktionstechnik",
 ]
 VARIANTS = ("fp32", "fp16", "int8", "int8-static")
-# CUDA gets "fp16 dense" and TensorRT "fp16 dense plain"; in fp32 they show more digits.
-DENSE = ("fp32 dense", "fp16 dense", "fp32 dense plain", "fp16 dense plain")
+# CUDA gets "fp16 padded" and TensorRT "fp16 padded standard"; in fp32 they show more digits.
+PADDED = ("fp32 padded", "fp16 padded", "fp32 padded standard", "fp16 padded standard")
 KINDS = [
-    f"{variant}/{pooling}" for variant in (*VARIANTS, "fp32 plain", "int8-static plain", *DENSE) for pooling in ("cls", "mean")
+    f"{variant}/{pooling}"
+    for variant in (*VARIANTS, "fp32 standard", "int8-static standard", *PADDED)
+    for pooling in ("cls", "mean")
 ]
 
 
@@ -53,8 +55,8 @@ class Engine:
     """A graph of one kind, and its checkpoint."""
 
     variant: str
-    plain: bool
-    packed: bool
+    standard_ops_only: bool
+    padded: bool
     path: Path
     source: Calibrated
     session: Any
@@ -73,21 +75,20 @@ def padded(rows: Sequence[Sequence[int]], width: int = 0) -> dict[str, Any]:
 
 def open_graph(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
-    if integers_overflow():
+    if overflows():
         options.add_session_config_entry("session.x64quantprecision", "1")  # as the README tells outside users
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def write(source: Calibrated, kind: str, path: Path) -> Engine:
     """Write a graph as an export does."""
-    variant, plain, packed = kind.split("/")[0].split()[0], "plain" in kind, "dense" not in kind
-    static = variant == "int8-static"
-    recipe = make_recipe(source.checkpoint, source.statistics, static=static) if variant.startswith("int8") else None
-    options: dict[str, Any] = {"half": variant == "fp16", "plain": plain, "packed": packed}
-    if recipe is not None:
-        options |= {"half_embeddings": True, "int8": recipe.linears, "scaled_values": recipe.scaled_values}
-    write_graph(source.checkpoint, path, **options)
-    return Engine(variant, plain, packed, path, source, open_graph(path))
+    variant, standard, in_padded = kind.split("/")[0].split()[0], "standard" in kind, "padded" in kind
+    if variant.startswith("int8"):
+        recipe = make_recipe(source.checkpoint, source.statistics, static=variant == "int8-static")
+        write_int8_graph(source.checkpoint, path, recipe, standard_ops_only=standard)
+    else:
+        write_float_graph(source.checkpoint, path, padded=in_padded, standard_ops_only=standard, fp16=variant == "fp16")
+    return Engine(variant, standard, in_padded, path, source, open_graph(path))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -111,7 +112,7 @@ def assert_same_vectors(engine: Engine, vectors: Any, expected: Any) -> None:
     is rounded the other way weighs .0001 in 128 random dimensions. On trained weights it keeps the promise: test_small_model.py.
     """
     cosines = (vectors * expected).sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)
-    assert (cosines >= (0.9999 if engine.plain and engine.variant == "int8-static" else 0.99999)).all(), cosines
+    assert (cosines >= (0.9999 if engine.standard_ops_only and engine.variant == "int8-static" else 0.99999)).all(), cosines
     if engine.variant == "fp32":
         assert np.abs(vectors - expected).max() <= 1e-6
 
@@ -176,14 +177,14 @@ def test_names_types_and_axes(engine: Engine) -> None:
     assert outputs == [("sentence_embedding", "tensor(float)", ["batch", 128])]
 
 
-def test_plain_graphs_hold_standard_operators_only(engine: Engine) -> None:
+def test_standard_graphs_hold_standard_operators_only(engine: Engine) -> None:
     domains = {node.domain for node in onnx.load(engine.path, load_external_data=False).graph.node}
-    assert domains == ({""} if engine.plain else {"", "com.microsoft"})
+    assert domains == ({""} if engine.standard_ops_only else {"", "com.microsoft"})
 
 
-def test_dense_graphs_hold_no_shape_that_only_the_device_knows_and_no_arithmetic_on_shapes(engine: Engine) -> None:
-    """Either keeps CUDA from capturing a graph, and TensorRT from taking it whole."""
-    if not engine.packed:
+def test_padded_graphs_hold_no_shape_that_only_the_device_knows_and_no_arithmetic_on_shapes(engine: Engine) -> None:
+    """Either keeps CUDA from capturing a graph, and TensorRT from taking all of it."""
+    if engine.padded:
         assert not {"NonZero", "Shape"} & {node.op_type for node in onnx.load(engine.path, load_external_data=False).graph.node}
 
 
@@ -194,7 +195,7 @@ def test_cuda_attention_gets_lengths_and_gives_what_a_mask_gives(
     source = calibrated if pooling == "cls" else calibrated_mean
     rows = source.tokenizer.encode(TEXTS)
     (tmp_path / "lengths").mkdir()
-    with_lengths = write(source, f"fp32 dense/{pooling}", tmp_path / "lengths" / "graph.onnx")
+    with_lengths = write(source, f"fp32 padded/{pooling}", tmp_path / "lengths" / "graph.onnx")
     model = onnx.load(with_lengths.path)
     attention = [node for node in model.graph.node if node.op_type == "MultiHeadAttention"]
     assert [node.input[4] for node in attention] == ["lengths"] * 3
@@ -220,13 +221,13 @@ def test_graph_and_data_move_together(engine: Engine, tmp_path: Path) -> None:
 
 def test_no_gemm_sees_padding_but_on_gpus_and_the_last_layer_sees_cls_rows_only(engine: Engine) -> None:
     rows = engine.source.tokenizer.encode(TEXTS)
-    batch, tokens = len(rows), sum(map(len, rows)) if engine.packed else len(rows) * max(map(len, rows))
+    batch, tokens = len(rows), len(rows) * max(map(len, rows)) if engine.padded else sum(map(len, rows))
     seen = dict(gemm_rows(engine, rows))
     assert len(seen) == 18
     last = ("query", "attention.output.dense", "intermediate.dense", "2.output.dense")
     for name, count in seen.items():
-        one_a_title = engine.source.checkpoint.pooling == "cls" and name.startswith("encoder.layer.2.") and name.endswith(last)
-        assert count == (batch if one_a_title else tokens), name
+        one_per_title = engine.source.checkpoint.pooling == "cls" and name.startswith("encoder.layer.2.") and name.endswith(last)
+        assert count == (batch if one_per_title else tokens), name
 
 
 def gemm_rows(engine: Engine, rows: Sequence[Sequence[int]]) -> Iterator[tuple[str, int]]:
@@ -252,7 +253,9 @@ def spy(engine: Engine, rows: Sequence[Sequence[int]], *kinds: str) -> Iterator[
 
 def test_all_zero_activation_row_gives_no_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without outliers `<s>` at its own position is zero, and so is its row in the first linear layers."""
-    monkeypatch.setattr(quantize, "_WORSE", 0.0)  # a step a row everywhere: one for all would not divide by anything of a row
+    monkeypatch.setattr(
+        quantize, "_MOST_WORSE", 0.0
+    )  # per-token scales everywhere: a per-tensor scale divides by nothing of a token
     source = calibrated_of(make_checkpoint(tmp_path / "tiny", outliers=0.0))
     c = source.checkpoint
     row = c.tensor("embeddings.word_embeddings.weight")[0] + c.tensor("embeddings.position_embeddings.weight")[2]

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from helpers.calibrated import Calibrated
-from jobonnx_export.graph.builder import write_graph
+from jobonnx_export.graph.builder import write_float_graph
 from jobonnx_export.graph.data_file import DataFile
 
 
@@ -36,13 +36,16 @@ def test_a_file_of_an_earlier_export_is_not_added_to(tmp_path: Path) -> None:
     assert (tmp_path / "numbers.data").read_bytes() == bytes(8)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_two_graphs_of_the_same_numbers_need_hardly_more_room_than_one(plain: bool, calibrated: Calibrated, tmp_path: Path) -> None:
+@pytest.mark.parametrize("standard", [False, True])
+def test_two_graphs_of_the_same_precision_need_hardly_more_room_than_one(
+    standard: bool, calibrated: Calibrated, tmp_path: Path
+) -> None:
     alone = tmp_path / "alone.onnx"
-    write_graph(calibrated.checkpoint, alone, plain=plain)
+    write_float_graph(calibrated.checkpoint, alone, standard_ops_only=standard)
     shared = DataFile(tmp_path / "shared.data")
     for name in ("first", "second"):
-        write_graph(calibrated.checkpoint, tmp_path / f"{name}.onnx", shared, plain=plain == (name == "second"))
+        path, other = tmp_path / f"{name}.onnx", standard == (name == "second")
+        write_float_graph(calibrated.checkpoint, path, shared, standard_ops_only=other)
     assert shared.path.stat().st_size <= 1.01 * (tmp_path / "alone.onnx.data").stat().st_size
     expected = {t.name: numpy_helper.to_array(t) for t in onnx.load(alone).graph.initializer}
     second = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "second.onnx").graph.initializer}

@@ -1,4 +1,4 @@
-"""The small model with outlier channels as large models have them: int8 ranks as fp32 does, and owes it to smoothing."""
+"""A small model with outlier channels as large models have them: int8 ranks as fp32 does, and owes it to smoothing."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import AVATURE, ROOT, needs_avature
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
-from jobonnx.runtime.session import open_session
+from jobonnx.runtime.providers import PROVIDERS
+from jobonnx.runtime.session import Settings
 from jobonnx.text.batching import pad, plan
-from jobonnx_export.graph.builder import write_graph
+from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.quantize import ALPHA, make_recipe
 
 LANGUAGES = ("en", "es", "de", "zh")
 MOST_LOST = -0.005  # nDCG@20; the small model's own gate
-NUMERICS = (("int8", ALPHA, False), ("int8-static", ALPHA, True), ("int8 without smoothing", None, False))
+PRECISIONS = (("int8", ALPHA, False), ("int8-static", ALPHA, True), ("int8 without smoothing", None, False))
 
 
 class Graph:
     """Titles to vectors through one graph file."""
 
     def __init__(self, path: Path, source: Calibrated) -> None:
-        self._session = open_session(path, "cpu")
+        self._session = PROVIDERS["cpu"].open_session(path, None, Settings("cpu", 2))
         self._source = source
 
     def encode(self, texts: Sequence[str]) -> Any:
@@ -40,13 +41,13 @@ class Graph:
 
 @pytest.fixture(scope="module")
 def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Evaluation]]:
-    """Language -> numerics -> how it ranks."""
-    folder = tmp_path_factory.mktemp("twin")
+    """Language -> precision -> how it ranks."""
+    folder = tmp_path_factory.mktemp("outliers")
     source = calibrated_of(ROOT / "training" / "outlier_twin")
-    write_graph(source.checkpoint, folder / "fp32.onnx")
-    for name, alpha, static in NUMERICS:
+    write_float_graph(source.checkpoint, folder / "fp32.onnx")
+    for name, alpha, static in PRECISIONS:
         recipe = make_recipe(source.checkpoint, source.statistics, alpha, static=static)
-        write_graph(source.checkpoint, folder / f"{name}.onnx", int8=recipe.linears, scaled_values=recipe.scaled_values)
+        write_int8_graph(source.checkpoint, folder / f"{name}.onnx", recipe)
     graphs = {path.stem: Graph(path, source) for path in folder.glob("*.onnx")}
     datasets = {language: read_folder(AVATURE / language) for language in LANGUAGES}
     return {language: {name: evaluate(graph, d) for name, graph in graphs.items()} for language, d in datasets.items()}

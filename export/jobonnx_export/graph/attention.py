@@ -1,0 +1,120 @@
+"""Multi-head attention, within each title: three kinds, by what the runtime that compiles the graph can fuse."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from jobonnx_export.checkpoint import Checkpoint
+from jobonnx_export.graph.layout import Layout, Padded, Rows
+from jobonnx_export.graph.linear import Linear
+from jobonnx_export.graph.writer import MICROSOFT
+
+_MASKED = -1e4  # added to the scores of padding: exp gives exactly 0, and float16 can hold it
+
+
+class Attention(ABC):
+    """Projections, softmax(QK^T / sqrt(d)) V, and the output projection."""
+
+    def __init__(self, checkpoint: Checkpoint, layout: Layout, linear: Linear) -> None:
+        self._graph = layout.graph
+        self._checkpoint = checkpoint
+        self._heads = checkpoint.architecture.heads
+        self._layout = layout
+        self._linear = linear
+
+    def keys_and_values(self, x: str, name: str) -> tuple[str, str]:
+        """Project rows of all tokens to keys and values, each [batch, sequence, hidden]."""
+        keys, values = (self._project(x, f"{name}.self.{part}") for part in ("key", "value"))
+        return self._layout.to_batch(keys), self._layout.to_batch(values)
+
+    def __call__(self, x: str, rows: Rows, keys: str, values: str, name: str) -> str:
+        """Let rows `x`, which lie as `rows` says, attend to the keys of their titles; return as many rows."""
+        queries = rows.to_batch(self._project(x, f"{name}.self.query"))
+        attended = rows.from_batch(self._attend(queries, keys, values, f"{name}.self"))
+        return self._linear(attended, f"{name}.output.dense")
+
+    def _project(self, x: str, name: str) -> str:
+        return self._linear(x, name)
+
+    @abstractmethod
+    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
+        """Weigh the values by the scores of queries and keys: [batch, queries, hidden]."""
+
+
+class FusedAttention(Attention):
+    """ONNX Runtime's kernel with a mask, as its CPU provider has it."""
+
+    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
+        return self._fused(queries, keys, values, "", self._layout.mask)
+
+    def _fused(self, queries: str, keys: str, values: str, bias: str, mask: str) -> str:
+        return self._graph.op(
+            "MultiHeadAttention",
+            queries,
+            keys,
+            values,
+            bias,
+            mask,
+            domain=MICROSOFT,
+            num_heads=self._heads,
+            mask_filter_value=_MASKED,
+        )
+
+
+class FusedAttentionByLengths(FusedAttention):
+    """ONNX Runtime's kernel for GPUs: it takes each title's length in place of a mask, and adds the biases in the same pass."""
+
+    def __init__(self, checkpoint: Checkpoint, layout: Padded, linear: Linear, dtype: Any) -> None:
+        super().__init__(checkpoint, layout, linear)
+        self._padded = layout
+        self._dtype = dtype
+        self._lengths = self._graph.op("ReduceSum", layout.mask, self._graph.ints(1), keepdims=0, name="lengths")
+
+    def _project(self, x: str, name: str) -> str:
+        return self._padded.product(x, name, self._checkpoint.tensor(f"{name}.weight"), self._dtype)
+
+    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
+        biases = [self._checkpoint.tensor(f"{name}.{part}.bias") for part in ("query", "key", "value")]
+        bias = self._graph.const(f"{name}.bias", np.concatenate(biases).astype(self._dtype))
+        return self._fused(queries, keys, values, bias, self._lengths)
+
+
+class StandardAttention(Attention):
+    """Standard operators only, for compilers that recognise attention by its shape. Scores and softmax are float32."""
+
+    def __init__(self, checkpoint: Checkpoint, layout: Layout, linear: Linear, dtype: Any) -> None:
+        super().__init__(checkpoint, layout, linear)
+        self._dtype = dtype
+
+    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
+        g = self._graph
+        hidden = self._checkpoint.architecture.hidden
+        width = hidden // self._heads
+        split = g.ints(0, -1, self._heads, width)
+        q = g.op("Transpose", g.op("Reshape", queries, split), perm=[0, 2, 1, 3])
+        k = g.op("Transpose", g.op("Reshape", keys, split), perm=[0, 2, 3, 1])
+        v = g.op("Transpose", g.op("Reshape", values, split), perm=[0, 2, 1, 3])
+        shares = g.op("Softmax", g.op("Add", self._scores(q, k, width), self._padding()), axis=-1)
+        if self._dtype is np.float16:
+            shares = g.op("Cast", shares, to=TensorProto.FLOAT16)
+        attended = g.op("Transpose", g.op("MatMul", shares, v), perm=[0, 2, 1, 3])
+        return g.op("Reshape", attended, g.ints(0, -1, hidden))
+
+    def _scores(self, q: str, k: str, width: int) -> str:
+        """q k / sqrt(width), float32 [batch, heads, queries, keys]."""
+        g = self._graph
+        scale = g.scalar("1/sqrt(width)", 1 / np.sqrt(width), self._dtype)
+        if self._dtype is np.float32:
+            return g.op("Mul", g.op("MatMul", q, k), scale)
+        # Scaled before the product, because float16 ends at 65,504.
+        return g.op("Cast", g.op("MatMul", g.op("Mul", q, scale), k), to=TensorProto.FLOAT)
+
+    def _padding(self) -> str:
+        """What is added to the scores: 0 for real tokens, `_MASKED` for padding, float32 [batch, 1, 1, sequence]."""
+        g = self._graph
+        padding = g.op("Sub", g.scalar("one", 1, np.int32), g.op("Unsqueeze", self._layout.mask, g.ints(1, 2)))
+        return g.op("Mul", g.op("Cast", padding, to=TensorProto.FLOAT), g.scalar("masked", _MASKED, np.float32))
