@@ -69,7 +69,7 @@ def test_no_graphs_vectors_depend_on_batch_mates(exported: Path) -> None:
 
 def test_weights_are_small_enough_to_commit() -> None:
     assert (SMALL / "model.safetensors").stat().st_size <= 16 * MEGABYTE
-    assert sum(entry["size"] for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
+    assert sum(entry.size for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
 
 
 def test_synonyms_come_first() -> None:
