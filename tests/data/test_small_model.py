@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.checkpoints import ROOT, SHARED
+from helpers.checkpoints import AVATURE, SHARED, SMALL, needs, needs_avature
 from jobonnx import Bundle, Encoder
 from jobonnx.bundle.manifest import TOKENIZER
-from jobonnx.data.titles import read_titles
+from jobonnx.data.titles import read_lexicon, read_titles
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.metrics import compare, evaluate
 from jobonnx.runtime.session import open_session
 from jobonnx.text.batching import pad
 from jobonnx.text.tokenizer import Tokenizer
+from jobonnx_train.baseline import Tfidf
+from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
+from jobonnx_train.recipe import small_recipe
+from jobonnx_train.split import hold_out
+from jobonnx_train.tasks import validation_sets
+from jobonnx_train.validation import score
 
-CHECKPOINT = ROOT / "training" / "checkpoint"
-AVATURE = SHARED / "avature_jobtitlesimilarity"
 ESCO, ONET, CSCO = SHARED / "esco_v1.2.0", SHARED / "onet_27.0", SHARED / "csco2022" / "csco22.csv"
 MEGABYTE = 1 << 20
 
@@ -30,10 +32,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from jobonnx_export.pipeline import export
 
     folder = tmp_path_factory.mktemp("small") / "bundle"
-    export(str(CHECKPOINT), folder)
+    export(str(SMALL), folder)
     return folder
 
 
+@pytest.mark.slow
 def test_every_variant_passes_its_tolerance(exported: Path) -> None:
     bundle = Bundle.open(exported)
     assert bundle.variants == ("fp32", "bf16", "fp16", "int8", "int8-static")
@@ -42,6 +45,7 @@ def test_every_variant_passes_its_tolerance(exported: Path) -> None:
     assert "float=none" in bundle.recipe("int8")
 
 
+@pytest.mark.slow
 def test_the_bundle_in_the_package_was_made_from_the_checkpoint(exported: Path) -> None:
     """An exporter that changed int8 without `training/bundle.sh` shows here."""
     assert Bundle.open().fingerprint("int8") == Bundle.open(exported).fingerprint("int8")
@@ -50,6 +54,7 @@ def test_the_bundle_in_the_package_was_made_from_the_checkpoint(exported: Path) 
     assert abs((here * there).sum(axis=1) - 1).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_no_graphs_vectors_depend_on_batch_mates(exported: Path) -> None:
     bundle = Bundle.open(exported)
     titles = read_titles()[::131]
@@ -63,11 +68,11 @@ def test_no_graphs_vectors_depend_on_batch_mates(exported: Path) -> None:
 
 
 def test_weights_are_small_enough_to_commit() -> None:
-    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 16 * MEGABYTE
-    assert sum(entry["size"] for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
+    assert (SMALL / "model.safetensors").stat().st_size <= 16 * MEGABYTE
+    assert sum(entry.size for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
 
 
-def test_kin_come_first() -> None:
+def test_synonyms_come_first() -> None:
     encoder = Encoder(provider="cpu")
     titles = [title for title in read_titles() if title != "Volksvertreter"]
     scores = encoder.similarity(encoder.encode("Volksvertreter"), encoder.encode(titles))[0]
@@ -75,30 +80,11 @@ def test_kin_come_first() -> None:
     assert {"Abgeordneter", "Parlamentarier"} <= set(best)
 
 
-@pytest.fixture
-def training_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The training script's folder on the path, as when it runs, and what was imported from there gone again afterwards."""
-    monkeypatch.syspath_prepend(str(ROOT / "training"))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "training")):
-            del sys.modules[name]
-
-
-@pytest.mark.skipif(
-    not all(path.exists() for path in (ESCO, ONET, CSCO)), reason=f"needs the titles of ESCO, O*NET and CSCO ({SHARED})"
-)
-@pytest.mark.usefixtures("training_modules")
+@needs("the titles of ESCO, O*NET and CSCO", ESCO, ONET, CSCO)
 def test_occupations_it_never_saw_are_found_in_another_language() -> None:
-    from recipe import small_recipe
-    from validation import score
-
-    from data import LEXICON, load_csco, load_esco, load_lexicon, load_onet, split, validation_sets
-
-    groups = [*load_esco(ESCO), *load_onet(ONET), *load_csco(CSCO), *load_lexicon(LEXICON)]
+    groups = [*read_esco(ESCO), *read_onet(ONET), *read_csco(CSCO), *lexicon_groups(read_lexicon())]
     recipe = small_recipe()
-    tasks = validation_sets(split(groups, recipe.held_out), recipe.arguments["seed"])
+    tasks = validation_sets(hold_out(groups, recipe.held_out), recipe.arguments["seed"])
     encoder = Encoder(provider="cpu")
     for name, least in (("mix_de", 0.4), ("mix_es", 0.4), ("mix_zh", 0.25)):
         assert len(tasks[name].queries) >= 100, name
@@ -106,12 +92,10 @@ def test_occupations_it_never_saw_are_found_in_another_language() -> None:
         assert score(encoder, name, tasks[name]) >= least, name
 
 
-@pytest.mark.skipif(not AVATURE.is_dir(), reason="needs the Avature evaluation sets (../shared/data/avature_jobtitlesimilarity)")
+@pytest.mark.slow
+@needs_avature
 @pytest.mark.parametrize(("language", "least"), [("en", 1.1), ("es", 1.0), ("de", 0.8), ("zh", 0.8)])
-@pytest.mark.usefixtures("training_modules")
 def test_ranking_beats_the_baseline_and_int8_loses_nothing(exported: Path, language: str, least: float) -> None:
-    from baseline import Tfidf
-
     dataset = read_folder(AVATURE / language)
     fp32, *quantised = (evaluate(Encoder(exported, variant=v, provider="cpu"), dataset) for v in ("fp32", "int8", "int8-static"))
     baseline = evaluate(Tfidf(dataset.corpus.values()), dataset)

@@ -1,8 +1,9 @@
-"""Small XLM-R checkpoints for tests: random weights with outlier channels, and a tokenizer built in XLM-R's way."""
+"""Small XLM-R checkpoints for tests: random weights with outlier channels, XLM-R's kind of tokenizer. And where data lies."""
 
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,22 @@ from jobonnx.data.titles import read_titles
 from jobonnx_export.testing import synthetic_checkpoint
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = Path(os.environ.get("JOBONNX_DATA") or ROOT.parent / "shared" / "data")  # data that is not in the repository
 AVATURE = SHARED / "avature_jobtitlesimilarity"
-needs_avature = pytest.mark.skipif(not AVATURE.is_dir(), reason=f"no Avature job titles in {AVATURE}")
+SMALL = ROOT / "training" / "checkpoint"  # the small model
+OUTLIERS = ROOT / "training" / "outlier_checkpoint"  # the same with outlier channels as large models have them
+
+
+def needs(what: str, *paths: Path) -> pytest.MarkDecorator:
+    """Skip a test where data is missing; the reason names it and the variable that says where it lies."""
+    missing = [str(path) for path in paths if not path.exists()]
+    return pytest.mark.skipif(
+        bool(missing),
+        reason=f"needs {what}: no {', '.join(missing)}; set JOBONNX_DATA to the folder that holds it (training/README.md, docs)",
+    )
+
+
+needs_avature = needs("Avature's job titles", AVATURE)
 MAX_TOKENS = 96
 
 
@@ -30,7 +44,7 @@ def make_checkpoint(
     max_tokens: int = MAX_TOKENS,
     **changes: Any,
 ) -> Path:
-    """A sentence-transformers folder with a 3-layer encoder; `changes` go into config.json."""
+    """Make a sentence-transformers folder with a 3-layer encoder; `changes` go into config.json."""
     small = folder.with_name(folder.name + "-settings")
     (small / "1_Pooling").mkdir(parents=True)
     (small / "tokenizer.json").write_text(_tokenizer(), encoding="utf-8")
@@ -80,7 +94,10 @@ def make_checkpoint(
 
 @cache
 def _tokenizer() -> str:
-    """tokenizer.json of a Unigram model: NFKC, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> last."""
+    """Train a Unigram model and return its tokenizer.json.
+
+    NFKC, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2, <unk> 3 and <mask> last.
+    """
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
@@ -91,4 +108,5 @@ def _tokenizer() -> str:
     tokenizer.train_from_iterator(read_titles(), trainer)
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    return tokenizer.to_str()
+    content: str = tokenizer.to_str()
+    return content

@@ -90,7 +90,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def serve_hub(home: Path) -> Iterator[Hub]:
-    """A Hub on a free port of this machine, until the block ends."""
+    """Serve a Hub on a free port of this machine, until the block ends."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     hub = Hub(f"http://127.0.0.1:{server.server_address[1]}", home)
     server.hub = hub  # type: ignore[attr-defined]
@@ -171,5 +171,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _oid(data: bytes) -> str:
-    """The name git has for a file's content."""
+    """Name a file's content as git does."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -37,7 +37,7 @@ def cell(
     """Three rounds that differ by 1% at most: `bulk` and `one` in seconds, `peak` in bytes."""
     cosine = EXACT.get(variant, 0.999)
     parity = {"texts": 50, "max_abs": 1e-6 if cosine == 1 else 1e-2, "top10_overlap": cosine}
-    parity |= {key: cosine for key in ("min_cosine", "mean_cosine", "min_centred", "mean_centred")}
+    parity |= dict.fromkeys(("min_cosine", "mean_cosine", "min_centred", "mean_centred"), cosine)
     made = Cell(
         name=f"jobonnx-{variant}-{provider}",
         family="jobonnx",

@@ -1,1 +1,1 @@
-"""The recipe and the training run of the small model that comes with jobonnx: `python -m jobonnx_train`."""
+"""The recipe and the training runs of the small model that comes with jobonnx: `python -m jobonnx_train`."""

@@ -1,5 +1,6 @@
 """`python -m jobonnx_train`."""
 
-from jobonnx_train.train import main
+from jobonnx_train.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The small XLM-RoBERTa: built fresh, grown from a shallow one, trained without padding, saved in fp16."""
+"""The small XLM-RoBERTa: built fresh, trained without padding, saved in fp16."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
 
+from jobonnx.files import new_folder
+
 OTHER_POOLING = ("mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 
 
 def build(folder: Path, tokenizer: Path, size: dict[str, Any], max_length: int) -> SentenceTransformer:
-    """A fresh model with CLS pooling and L2 normalisation on the tokenizer saved in `tokenizer`.
+    """Build a fresh model with CLS pooling and L2 normalisation.
 
-    `size` holds XLMRobertaConfig fields (num_hidden_layers, hidden_size, ...). The files go to `folder`, from which
-    sentence-transformers loads them.
+    Args:
+        folder: for the files from which sentence-transformers loads the model.
+        tokenizer: folder of the tokenizer.
+        size: XLMRobertaConfig fields (num_hidden_layers, hidden_size, ...).
+        max_length: tokens that a title may have.
     """
     words = AutoTokenizer.from_pretrained(tokenizer)
     words.save_pretrained(folder)
@@ -40,11 +45,11 @@ def build(folder: Path, tokenizer: Path, size: dict[str, Any], max_length: int) 
 
 
 def start_as_mean(model: SentenceTransformer) -> None:
-    """Make the fresh model begin as a bag of its subwords: the CLS row starts as the mean of its tokens' vectors.
+    """Make the fresh model begin as a bag of its subwords: the vector of the CLS token starts as the mean of its tokens' vectors.
 
-    In the first layer queries and keys are near zero, so attention is uniform, and values and output are the
-    identity; the other layers add next to nothing to the residual. A contrastive loss then has something to
-    sharpen from its first step, where random layers first spend many steps on learning to average.
+    In the first layer queries and keys are near zero, so attention is uniform, and values and output are the identity. The other
+    layers add next to nothing to the residual. A contrastive loss then has something to sharpen from its first step, where random
+    layers first spend many steps on learning to average.
     """
     encoder = model[0].auto_model
     with torch.no_grad():
@@ -63,20 +68,30 @@ def start_as_mean(model: SentenceTransformer) -> None:
 
 
 def _heads(states: Tensor, heads: int) -> Tensor:
+    """Split [batch, tokens, hidden] into [batch, heads, tokens, hidden / heads]."""
     return states.view(*states.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def _padded(flat: Tensor, mask: Tensor) -> Tensor:
+    """Put the rows of real tokens, [tokens, hidden], back into [batch, longest, hidden] with zeros as padding."""
     padded = flat.new_zeros(*mask.shape, flat.shape[-1])
     padded[mask] = flat
     return padded
 
 
 def cls_states(encoder: XLMRobertaModel, input_ids: Tensor, mask: Tensor) -> Tensor:
-    """The last hidden state of the first token, (batch, hidden), from the encoder's own weights.
+    """Compute the last hidden state of the first token, with the encoder's weights.
 
-    Same arithmetic as `XLMRobertaModel.forward` with two kinds of work left out: padding (linear layers and
-    LayerNorms see the real tokens alone, in one row) and, in the last layer, every row but the first.
+    The arithmetic is that of `XLMRobertaModel.forward` without two kinds of work: padding (linear layers and LayerNorms see the
+    real tokens alone, as one list) and, in the last layer, every token but the first.
+
+    Args:
+        encoder: the model.
+        input_ids: int64 [batch, tokens], padded on the right.
+        mask: int64 or bool [batch, tokens], 1 for real tokens.
+
+    Returns:
+        float32 or bf16 [batch, hidden].
     """
     config, embed = encoder.config, encoder.embeddings
     mask = mask.bool()
@@ -104,17 +119,19 @@ def cls_states(encoder: XLMRobertaModel, input_ids: Tensor, mask: Tensor) -> Ten
         mixed = mixed[:, 0] if index == last else mixed[mask]
         states = attention.output(mixed, states)
         states = layer.output(layer.intermediate(states), states)
-    return states
+    result: Tensor = states
+    return result
 
 
 def train_unpadded(model: SentenceTransformer) -> None:
-    """Let the model's transformer run through `cls_states` while it is in training mode; saving is not touched."""
+    """Let the model's transformer run through `cls_states` while it is in training mode; saving stays as it is."""
     transformer = model[0]
     padded_forward = transformer.forward
 
     def forward(self: Transformer, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if not self.training:
-            return padded_forward(features, **kwargs)
+            padded: dict[str, Any] = padded_forward(features, **kwargs)
+            return padded
         states = cls_states(self.auto_model, features["input_ids"], features["attention_mask"])
         features["token_embeddings"] = states[:, None, :]
         return features
@@ -123,28 +140,38 @@ def train_unpadded(model: SentenceTransformer) -> None:
 
 
 def save_half(model: SentenceTransformer, folder: Path) -> None:
-    """Write the checkpoint: fp16 safetensors, which are the model, in the folder layout of the card's model.
+    """Write the checkpoint in fp16, in the folder layout of the card's model.
 
     Module names and pooling settings are written as every sentence-transformers since version 2 reads them.
+
+    Args:
+        model: loses its fp32 weights: the rounded ones are the model from here on.
+        folder: a new folder, which appears when it is complete.
+
+    Raises:
+        JobonnxError: `folder` exists or cannot be written.
     """
-    model.half().save_pretrained(str(folder), create_model_card=False)
-    names = ("Transformer", "Pooling", "Normalize")
-    modules = [
-        {
-            "idx": index,
-            "name": str(index),
-            "path": "" if index == 0 else f"{index}_{name}",
-            "type": f"sentence_transformers.models.{name}",
-        }
-        for index, name in enumerate(names)
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
-    settings = {"max_seq_length": model.max_seq_length, "do_lower_case": False}
-    (folder / "sentence_bert_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    mode = "pooling_mode_cls_token"
-    modes = (mode, *(f"pooling_mode_{name}" for name in OTHER_POOLING))
-    pooling = {"word_embedding_dimension": model[0].auto_model.config.hidden_size}
-    pooling |= {name: name == mode for name in modes} | {"include_prompt": True}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling, indent=2) + "\n", encoding="utf-8")
-    (folder / "2_Normalize").mkdir(exist_ok=True)
-    (folder / "model.safetensors").chmod(0o644)
+    with new_folder(folder) as making:
+        model.half().save_pretrained(str(making), create_model_card=False)
+        modules = [
+            {
+                "idx": index,
+                "name": str(index),
+                "path": "" if index == 0 else f"{index}_{name}",
+                "type": f"sentence_transformers.models.{name}",
+            }
+            for index, name in enumerate(("Transformer", "Pooling", "Normalize"))
+        ]
+        mode = "pooling_mode_cls_token"
+        modes = (mode, *(f"pooling_mode_{name}" for name in OTHER_POOLING))
+        pooling = {"word_embedding_dimension": model[0].auto_model.config.hidden_size}
+        pooling |= {name: name == mode for name in modes} | {"include_prompt": True}
+        _write(making / "modules.json", modules)
+        _write(making / "sentence_bert_config.json", {"max_seq_length": model.max_seq_length, "do_lower_case": False})
+        _write(making / "1_Pooling" / "config.json", pooling)
+        (making / "2_Normalize").mkdir(exist_ok=True)
+        (making / "model.safetensors").chmod(0o644)  # safetensors writes 0600
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

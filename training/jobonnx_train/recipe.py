@@ -1,4 +1,4 @@
-"""The two recipes: the card's, read from card.json, and the small model's, with what it changes and why."""
+"""The two recipes: the card's, read from card.json, and the small model's, which says what it changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 CARD_FILE = Path(__file__).with_name("card.json")
-DATASETS = ("full_en", "full_de", "full_es", "full_zh", "mix")
 
 
 @dataclass(frozen=True)
@@ -17,19 +16,19 @@ class Recipe:
 
     Attributes:
         arguments: SentenceTransformerTrainingArguments by name.
-        loss: Arguments of GISTEmbedLoss.
-        max_seq_length: Tokens a title may have in the finished model.
-        eval_steps: Optimizer steps between two validations.
-        logging_steps: Optimizer steps between two lines of the loss.
+        loss: arguments of GISTEmbedLoss.
+        max_seq_length: tokens that a title may have in the finished model.
+        eval_steps: optimizer steps between two validations.
+        logging_steps: optimizer steps between two lines of the loss.
         size: XLMRobertaConfig fields of a model made from scratch; empty for training from a base.
-        pieces: Entries of the tokenizer made with it.
-        sampling: Smoothing of subword sampling, see tokenizer.subword_sampler.
-        distil: Weight of the guide's similarities as soft targets, see guide.GuidedLoss.
-        longest: Tokens a title may have during training.
-        pairs: Training pairs in all, once through.
-        held_out: Share of the occupations held out for validation.
-        shares: Each set's part of the pairs.
-        sources: Within a set, each source's part of its pairs, see data.training_sets.
+        vocabulary_size: entries of the tokenizer made with it.
+        sampling: smoothing of subword sampling, see `tokenizer.subword_sampler`.
+        distil: weight of the guide's similarities as soft targets, see `guide.GuidedLoss`.
+        longest: tokens that a title may have during training.
+        pairs: training pairs in all, once through.
+        held_out: share of the occupations held out for validation.
+        shares: set -> its part of the pairs.
+        sources: set -> source -> the source's part of the set's pairs, see `pairs.training_sets`.
     """
 
     arguments: dict[str, Any]
@@ -38,7 +37,7 @@ class Recipe:
     eval_steps: int
     logging_steps: int
     size: dict[str, Any] = field(default_factory=dict)
-    pieces: int = 0
+    vocabulary_size: int = 0
     sampling: float = 0.0
     distil: float = 0.0
     longest: int = 0
@@ -49,12 +48,13 @@ class Recipe:
 
 
 def card() -> dict[str, Any]:
-    """The model card's whole configuration, under its own names."""
-    return json.loads(CARD_FILE.read_text(encoding="utf-8"))
+    """Read the model card's configuration, under the card's names."""
+    configuration: dict[str, Any] = json.loads(CARD_FILE.read_text(encoding="utf-8"))
+    return configuration
 
 
-def seed_recipe() -> Recipe:
-    """The card's recipe: fine-tunes a base model."""
+def card_recipe() -> Recipe:
+    """Return the card's recipe, which fine-tunes a base model."""
     config = card()
     return Recipe(
         arguments=config["arguments"],
@@ -66,15 +66,15 @@ def seed_recipe() -> Recipe:
 
 
 def small_recipe() -> Recipe:
-    """The small model's recipe: the card's with the changes that a model without any training needs.
+    """Return the small model's recipe: the card's with the changes that a model without any training needs.
 
-    README.md gives the reason of each.
+    README.md gives the reason for each.
     """
-    seed = seed_recipe()
+    base = card_recipe()
     return replace(
-        seed,
+        base,
         arguments={
-            **seed.arguments,
+            **base.arguments,
             "per_device_train_batch_size": 256,
             "gradient_accumulation_steps": 1,
             "learning_rate": 1e-3,
@@ -84,7 +84,7 @@ def small_recipe() -> Recipe:
             "dataloader_num_workers": 0,
             "dataloader_pin_memory": False,
         },
-        loss={**seed.loss, "temperature": 0.05},
+        loss={**base.loss, "temperature": 0.05},
         max_seq_length=128,
         eval_steps=700,
         logging_steps=50,
@@ -96,7 +96,7 @@ def small_recipe() -> Recipe:
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        pieces=12_000,
+        vocabulary_size=12_000,
         sampling=0.3,
         distil=1.0,
         longest=24,
@@ -114,24 +114,32 @@ def small_recipe() -> Recipe:
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:
-    """What `recipe` sets otherwise than the card's, section by section."""
-    seed, own = asdict(seed_recipe()), asdict(recipe)
+    """List what `recipe` sets otherwise than the card's, section by section."""
+    base, fields = asdict(card_recipe()), asdict(recipe)
     for section in ("arguments", "loss"):
-        own[section] = {name: value for name, value in own[section].items() if value != seed[section].get(name)}
-    return {name: value for name, value in own.items() if value != seed[name]}
+        fields[section] = {name: value for name, value in fields[section].items() if value != base[section].get(name)}
+    return {name: value for name, value in fields.items() if value != base[name]}
 
 
 def adjusted(recipe: Recipe, changes: list[str]) -> Recipe:
-    """The recipe with `SECTION.NAME=JSON` or `NAME=JSON` applied, as in `arguments.max_steps=2`.
+    """Apply changes such as `arguments.max_steps=2` to a recipe.
+
+    Args:
+        recipe: stays as it is.
+        changes: each SECTION.NAME=JSON or NAME=JSON.
 
     Raises:
-        ValueError: A change has no `=`, names no field of the recipe, or its value is not JSON.
+        ValueError: a change has no `=`, names no field of the recipe, or its value is not JSON.
     """
     for change in changes:
         path, equals, text = change.partition("=")
         section, _, name = path.partition(".")
         if not equals or section not in Recipe.__dataclass_fields__:
-            raise ValueError(f"--set {change}: write SECTION.NAME=JSON, with a field of the recipe as SECTION.")
-        value = json.loads(text)
-        recipe = replace(recipe, **{section: {**getattr(recipe, section), name: value} if name else value})
+            raise ValueError(f"--set {change}: write SECTION.NAME=JSON, with a field of the recipe as SECTION")
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"--set {change}: {text!r} is not JSON ({error}); put text into double quotes") from None
+        changed_fields: dict[str, Any] = {section: {**getattr(recipe, section), name: value} if name else value}
+        recipe = replace(recipe, **changed_fields)
     return recipe

@@ -1,11 +1,9 @@
-"""XLM-RoBERTa's tokenizer, built again from titles: SentencePiece Unigram (nmt_nfkc) in the fairseq id layout."""
+"""XLM-RoBERTa's tokenizer, trained on job titles: SentencePiece Unigram (nmt_nfkc) in the fairseq id layout."""
 
 from __future__ import annotations
 
 import io
-import os
 import random
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,9 +12,13 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from transformers import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from transformers.convert_slow_tokenizer import convert_slow_tokenizer, import_protobuf
 
+from jobonnx.files import new_folder
+
+SENTENCEPIECE = "sentencepiece.bpe.model"  # the name that XLM-R's tokenizers look for
+
 
 def vary_case(text: str, rng: random.Random) -> str:
-    """The title as it might be typed elsewhere: mostly unchanged, else lower case, Title Case or a capital first."""
+    """Write a title as it might be typed elsewhere: mostly unchanged, else lower case, Title Case or a capital first."""
     draw = rng.random()
     if draw < 0.6:
         return text
@@ -25,18 +27,20 @@ def vary_case(text: str, rng: random.Random) -> str:
     return text.title() if draw < 0.85 else text[:1].upper() + text[1:]
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, max_length: int) -> Path:
-    """Train `pieces` ids in all on `texts` and write tokenizer.json and its kin to `folder`.
+def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary_size: int, seed: int, max_length: int) -> None:
+    """Train a tokenizer and write its files, tokenizer.json and the SentencePiece model among them, to a new folder.
 
-    Built as XLM-R's was: SentencePiece's own nmt_nfkc normaliser, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2,
-    <unk> 3, then the pieces in SentencePiece's order, and <mask> last. SentencePiece's normaliser has followed Unicode
-    since XLM-R was made: 174 code points differ, none of them in the training titles.
-    The folder appears whole or not at all: the files go to one beside it that is renamed at the end, as a resumed run takes
-    the folder for complete. Returns the SentencePiece model's path.
+    It is built as XLM-R's was: SentencePiece's own nmt_nfkc normaliser, Metaspace, `<s> $A </s>`, ids <s> 0, <pad> 1, </s> 2,
+    <unk> 3, then the subwords in SentencePiece's order, and <mask> last. SentencePiece's normaliser has followed Unicode since
+    XLM-R was made: 174 code points differ, none of them in the training titles.
+
+    Args:
+        texts: the training titles.
+        folder: appears when it is complete or not at all, as a resumed run takes an existing one for complete.
+        vocabulary_size: ids in all.
+        seed: of the random capitals.
+        max_length: tokens per title that the tokenizer's settings name.
     """
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)  # a killed run's
-    beside.mkdir(parents=True)
     rng = random.Random(seed)
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
@@ -44,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
         sentence_iterator=iter([vary_case(text, rng) for text in texts]),
         model_writer=model,
         model_type="unigram",
-        vocab_size=pieces - 2,  # <pad> and <mask> are added below
+        vocab_size=vocabulary_size - 2,  # <pad> and <mask> are added below
         character_coverage=0.9999,
         normalization_rule_name="nmt_nfkc",
         input_sentence_size=0,
@@ -52,19 +56,18 @@ def train_tokenizer(texts: Iterable[str], folder: Path, pieces: int, seed: int, 
         num_threads=2,
         minloglevel=2,
     )
-    (beside / "sentencepiece.bpe.model").write_bytes(model.getvalue())
-    slow = XLMRobertaTokenizer(vocab_file=str(beside / "sentencepiece.bpe.model"))
-    fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
-    fast.save_pretrained(beside)
-    os.replace(beside, folder)
-    return folder / "sentencepiece.bpe.model"
+    with new_folder(folder) as making:
+        (making / SENTENCEPIECE).write_bytes(model.getvalue())
+        slow = XLMRobertaTokenizer(vocab_file=str(making / SENTENCEPIECE))
+        fast = XLMRobertaTokenizerFast(tokenizer_object=_convert(slow), model_max_length=max_length)
+        fast.save_pretrained(making)
 
 
 def _convert(slow: XLMRobertaTokenizer) -> Tokenizer:
     tokenizer = convert_slow_tokenizer(slow)
     # As in the published tokenizer.json; the converter's normaliser and pre-tokenizer have changed since.
-    charsmap = slow_charsmap(slow)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), normalizers.Replace(Regex(" {2,}"), " ")])
+    rules = normalizers.Precompiled(_normalisation_rules(slow))
+    tokenizer.normalizer = normalizers.Sequence([rules, normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -73,18 +76,23 @@ def _convert(slow: XLMRobertaTokenizer) -> Tokenizer:
     return tokenizer
 
 
-def slow_charsmap(slow: XLMRobertaTokenizer) -> bytes:
-    """The compiled normalisation rules inside a SentencePiece model."""
+def _normalisation_rules(slow: XLMRobertaTokenizer) -> bytes:
+    """Read the compiled normalisation rules out of a SentencePiece model."""
     proto = import_protobuf().ModelProto()
     proto.ParseFromString(Path(slow.vocab_file).read_bytes())
-    return proto.normalizer_spec.precompiled_charsmap
+    rules: bytes = proto.normalizer_spec.precompiled_charsmap
+    return rules
 
 
 def subword_sampler(model: Path, alpha: float, seed: int) -> Callable[[str], list[int]]:
-    """A function from text to token ids, special ones included, that draws one segmentation by Unigram sampling.
+    """Make a function from text to token ids, special ones included, that draws one segmentation by Unigram sampling.
 
-    Subword regularisation (Kudo 2018): `alpha` smooths the distribution, 0 being uniform. Ids are XLM-R's, which are
-    SentencePiece's plus one.
+    Subword regularisation: Kudo 2018, https://arxiv.org/abs/1804.10959. Ids are XLM-R's, which are SentencePiece's plus one.
+
+    Args:
+        model: the SentencePiece model.
+        alpha: smooths the distribution over segmentations; 0 makes it uniform.
+        seed: of the draws. SentencePiece has one generator per process.
     """
     spm.set_random_generator_seed(seed)
     processor = spm.SentencePieceProcessor(model_file=str(model))
