@@ -60,7 +60,7 @@ class Tokenizer:
         if isinstance(texts, str):
             raise TypeError("encode takes a list of texts, not a single str; pass [text]")
         valid = [without_lone_surrogates(text) for text in as_texts(texts)]
-        with native("these texts could not be tokenised", f"check {self.path}"):
+        with native(f"{self.path} could not tokenise these texts", "export or download it again"):
             cut = [self._cutter.cut(text) for text in valid]
             rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cut)]
         if self.truncation == "error":
