@@ -24,6 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 REFERENCE = runpy.run_path(str(DOCS / "cli_reference.py"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 RUNNABLE = re.compile(r"<!-- run -->\n```(\w+)\n(.*?)^```$(?:\s*<!-- prints -->\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="the block is for a POSIX shell")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -49,7 +50,8 @@ def _named(page: Path) -> str:
 def _runnable() -> Iterator[Any]:
     for page in _living():
         for number, (language, code, output) in enumerate(RUNNABLE.findall(_read(page)), 1):
-            yield pytest.param(language, code, output, id=f"{_named(page)}-{number}")
+            marks = [POSIX] if language == "bash" else []
+            yield pytest.param(language, code, output, id=f"{_named(page)}-{number}", marks=marks)
 
 
 def _anchors(text: str) -> set[str]:
@@ -149,6 +151,7 @@ def test_there_are_blocks_that_run() -> None:
     assert {"README.md-1", "docs/python.md-1", "docs/cli.md-1"} <= {str(block.id) for block in _runnable()}
 
 
+@POSIX
 def test_the_commands_of_the_evaluation_page_name_every_set() -> None:
     """Pasted into a shell that prints what it would run; the measurement itself takes minutes."""
     found = re.search(r"<!-- commands with DATA -->\n```bash\n(.*?)```", _read(DOCS / "evaluating.md"), re.DOTALL)

@@ -20,7 +20,9 @@ def _block(language: str, after: str) -> str:
 
 
 def test_the_python_block_runs() -> None:
-    done = subprocess.run([sys.executable, "-c", _block("python", "<!-- run -->")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _block("python", "<!-- run -->")], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.startswith("(3, ")
 
 
@@ -29,7 +31,7 @@ def test_the_first_command_prints_what_the_readme_shows() -> None:
     jobonnx = shutil.which("jobonnx", path=str(Path(sys.executable).parent))
     assert jobonnx is not None
     assert command.startswith("jobonnx ")
-    done = subprocess.run([jobonnx, *command.replace('"', "").split()[1:]], capture_output=True, text=True, check=True)
+    done = subprocess.run([jobonnx, *command.replace('"', "").split()[1:]], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == _block("text", "<!-- first output -->")
 
 
@@ -38,7 +40,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
     command = _block("bash", "<!-- test command -->")
     assert "pytest" in command
     assert "mypy" in command
-    assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
+    assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_ratios_are_quotients_of_the_figures_beside_them() -> None:
