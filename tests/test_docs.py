@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def test_every_command_and_option_is_documented(name: str, command: click.Comman
     missing = [option for option in _options(command) - {"-h", "--help"} if f"`{option}`" not in section]
     assert not missing
     assert f"](#{name.replace(' ', '-')})" in page, "the table at the top has to link to it"
+
+
+def test_every_public_name_of_the_encoder_is_documented() -> None:
+    page = _read(DOCS / "python.md")
+    names = {name for name in dir(Encoder) if not name.startswith("_")}
+    arguments = set(signature(Encoder).parameters) | set(signature(Encoder.encode).parameters) - {"self"}
+    missing = [name for name in sorted(names | arguments) if not re.search(rf"[`(, *]{name}\b", page)]
+    assert not missing
 
 
 @pytest.mark.parametrize("page", _living(), ids=_named)
