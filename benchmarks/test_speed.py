@@ -14,7 +14,7 @@ import pytest
 
 from jobonnx import Encoder
 from jobonnx.data.titles import read_titles
-from jobonnx.text.batching import pad, plan, unique
+from jobonnx.text.batching import batch_by_length, deduplicate, pad
 
 BATCH = 64
 
@@ -38,14 +38,14 @@ def test_tokenize(benchmark: Any, encoder: Encoder, titles: list[str]) -> None:
     assert len(benchmark(encoder.tokenize, titles)) == len(titles)
 
 
-def test_drop_repeats(benchmark: Any, titles: list[str]) -> None:
-    distinct, _ = benchmark(unique, titles * 2)
-    assert len(distinct) == len(titles)
+def test_deduplicate(benchmark: Any, titles: list[str]) -> None:
+    unique, _ = benchmark(deduplicate, titles * 2)
+    assert len(unique) == len(titles)
 
 
-def test_plan(benchmark: Any, rows: list[list[int]]) -> None:
+def test_batch_by_length(benchmark: Any, rows: list[list[int]]) -> None:
     lengths = [len(row) for row in rows]
-    batches = benchmark(plan, lengths, 2048)
+    batches = benchmark(batch_by_length, lengths, 2048)
     assert sum(map(len, batches)) == len(rows)
 
 
@@ -56,7 +56,7 @@ def test_pad(benchmark: Any, rows: list[list[int]]) -> None:
 
 def test_session_one_batch(benchmark: Any, encoder: Encoder, rows: list[list[int]]) -> None:
     ids, mask = pad(rows[:BATCH], 1)
-    assert len(benchmark(encoder.session.run, ids, mask)) == BATCH
+    assert len(benchmark(encoder.engine.session.run, ids, mask)) == BATCH
 
 
 def test_one_title(benchmark: Any, encoder: Encoder, titles: list[str]) -> None:

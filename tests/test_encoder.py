@@ -65,8 +65,9 @@ def text_of(exact: Encoder) -> Callable[[int], str]:
 
 
 def cosines(a: Floats, b: Floats) -> Floats:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return np.einsum("ij,ij->i", a, b) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    found: Floats = np.einsum("ij,ij->i", x, y) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    return found
 
 
 def assert_within_tolerance(variant: str, reference: Floats, vectors: Floats) -> None:
@@ -229,7 +230,8 @@ def test_an_impossible_dimension_runs_nothing(wrong: Any, exact: Encoder, batche
 def test_arrays_may_be_asked_for_and_tensors_may_not(exact: Encoder) -> None:
     vector = exact.encode("Koch", convert_to_numpy=True, convert_to_tensor=False)
     np.testing.assert_array_equal(vector, exact.encode("Koch"))
-    for asked in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+    asks: list[dict[str, Any]] = [{"convert_to_tensor": True}, {"convert_to_numpy": False}]
+    for asked in asks:
         (name,) = asked
         with pytest.raises(ValueError, match=rf"{name}={asked[name]} asks for torch tensors; .* torch.from_numpy"):
             exact.encode("Koch", **asked)
@@ -368,7 +370,9 @@ def test_token_ids_to_vectors_for_callers_with_their_own_schedule(exact: Encoder
 
 def test_no_rows_give_an_empty_matrix(exact: Encoder, batches: list[tuple[int, int]]) -> None:
     empty = exact.encode_batch([])
-    assert (empty.shape, empty.dtype, batches) == ((0, 128), np.float32, [])
+    assert empty.shape == (0, 128)
+    assert empty.dtype == np.float32
+    assert batches == []
 
 
 @pytest.mark.parametrize("wrong", [-1, 10**6, 2**63, -(2**63) - 1])
@@ -386,7 +390,7 @@ def test_what_is_no_token_id_is_a_type_error(wrong: Any, exact: Encoder) -> None
     for call in (exact.encode_batch, exact.encode_tokens):
         with pytest.raises(TypeError, match=r"row 1 holds .*, which is no token id"):
             call([[0, 9, 2], [0, wrong, 2]])
-    np.testing.assert_array_equal(exact.encode_tokens(np.array([[0, 9, 2]])), exact.encode_tokens([[0, 9, 2]]))
+    np.testing.assert_array_equal(exact.encode_tokens([np.array([0, 9, 2]).tolist()]), exact.encode_tokens([[0, 9, 2]]))
 
 
 @pytest.mark.parametrize("name", ["batch_size", "token_budget"])

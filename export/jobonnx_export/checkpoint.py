@@ -240,13 +240,13 @@ def _required(path: Path) -> Path:
 
 
 def _short(value: Any) -> str:
-    """A value as an error shows it."""
+    """Return a value as an error shows it."""
     shown = repr(value)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 def _inside(folder: Path, name: str, where: Path) -> Path:
-    """A path below `folder` that the file `where` names; neither system's rules may lead out of it."""
+    """Return a path below `folder` that the file `where` names; neither system's rules may lead out of it."""
     if name and not is_inside(name):
         raise JobonnxError(f"{where}: path {_short(name)} leads out of the checkpoint; {_AGAIN}")
     return folder / name
@@ -283,7 +283,7 @@ def _read_modules(folder: Path) -> tuple[Path, str, bool, int | None]:
 
 
 def _read_pooling(path: Path) -> str:
-    """A Pooling module's config.json -> "cls" or "mean"."""
+    """Return a Pooling module's config.json -> "cls" or "mean"."""
     config = read_json(_required(path), dict[str, Any], _AGAIN)
     if "pooling_mode" in config:  # newer sentence-transformers write one name in place of flags
         modes = config["pooling_mode"]
@@ -399,7 +399,7 @@ def _open_pickled(path: Path) -> tuple[dict[str, tuple[int, ...]], TensorReader]
 
 
 def _float32(tensor: Any, where: Path, name: str) -> Floats:
-    """A tensor's values, of whatever real type; a parameter's without its gradient."""
+    """Return a tensor's values, of whatever real type; a parameter's without its gradient."""
     if str(tensor.layout) != "torch.strided" or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
         raise JobonnxError(
             f"{where}: tensor {name} is sparse, complex, quantized or without values ({tensor.dtype}, {tensor.layout}); "

@@ -34,7 +34,7 @@ from jobonnx.files import new_folder
 from jobonnx.parity.measure import measure, tolerance_violations
 from jobonnx.parity.verify import run_graph
 from jobonnx.progress import Progress
-from jobonnx.runtime.ort import import_onnxruntime
+from jobonnx.runtime.providers.ort import import_onnxruntime
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph

@@ -20,7 +20,7 @@ from jobonnx.arrays import Floats
 from jobonnx_export.checkpoint import Architecture, Checkpoint
 from jobonnx_export.reference import Reference
 
-ALPHA = 0.5  # SmoothQuant's own choice; .3 and .85 measured within .002 of it, see docs/decisions.md
+ALPHA = 0.5  # SmoothQuant's own choice; .3 and .85 measured within .002 of it, see docs/decisions/0005-smoothing-powers-of-two.md
 TINY = float(np.finfo(np.float32).tiny)  # the smallest scale: no division by zero
 _SAMPLE_TOKENS = 512  # that a layer's error is measured on
 # Linear layers of one encoder layer, grouped by the input that they read.
@@ -35,7 +35,8 @@ _QKV, _ATTENDED, _WIDEN, _NARROW = _SAME_INPUT
 # memory that find and apply per-token scales. It is used if the error is at most `_MOST_WORSE` times that of per-token scales.
 _AFTER_NORM = (_QKV, _WIDEN)
 _MOST_WORSE = 2.0
-# GELU's output is not smoothed: that cost a pass over the widest rows and made its error larger (docs/decisions.md).
+# GELU's output is not smoothed: that cost a pass over the widest rows and made its error larger
+# (docs/decisions/0006-static-scale-after-layernorm.md).
 _SMOOTHED = (_QKV, _ATTENDED, _WIDEN)
 
 
@@ -91,7 +92,7 @@ class Int8Recipe:
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     def without(self, names: Sequence[str]) -> Int8Recipe:
-        """The same recipe with the layers `names` left in float."""
+        """Return the same recipe with the layers `names` left in float."""
         kept = {name: linear for name, linear in self.linears.items() if name not in names}
         smoothing = {name: factors for name, factors in self.value_smoothing.items() if _output_of(name) in kept}
         return Int8Recipe(kept, smoothing, self.errors)
@@ -173,7 +174,7 @@ def make_recipe(
 
 
 def _values_of(output: str) -> str:
-    """The value projection whose attention an output layer reads, by module name."""
+    """Return the value projection whose attention an output layer reads, by module name."""
     return output.replace("attention.output.dense", "attention.self.value")
 
 
@@ -190,7 +191,7 @@ def _per_tensor(lowest: Floats, highest: Floats, inverse_smoothing: Floats | Non
 
 
 def _per_token(sample: Floats, inverse_smoothing: Floats | None) -> InputQuantization:
-    """A scale per token, found at run time, and the zero point of the median token."""
+    """Return a scale per token, found at run time, and the zero point of the median token."""
     low, high = float(np.median(sample.min(axis=1))), float(np.median(sample.max(axis=1)))
     return InputQuantization(_zero_point(low, high), None, inverse_smoothing)
 

@@ -60,8 +60,9 @@ class Reference:
         return vectors
 
     def round_to_bf16(self) -> None:
-        """From now on, compute as a CPU with bf16 does: what linear layers and LayerNorms read and write, and their weights, has 8
-        significant bits; sums stay in float32. There is no way back.
+        """Compute as a CPU with bf16 does from now on; there is no way back.
+
+        What linear layers and LayerNorms read and write, and their weights, has 8 significant bits; sums stay in float32.
         """
         import torch
 

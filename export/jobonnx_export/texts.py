@@ -16,8 +16,10 @@ _FILLERS = (" a", " &", ",", "z", "7")  # one of them is a single token, in what
 
 
 def parity_texts(tokenizer: Tokenizer) -> list[str]:
-    """Titles in en, de, es, zh and ja, texts of 64, 256 and 512 tokens (as far as the limit allows), at the limit, one token past
-    it, and an empty one."""
+    """Return titles in en, de, es, zh and ja, texts of several lengths, and an empty one.
+
+    The lengths are 64, 256 and 512 tokens, as far as the limit allows, the limit, and one token more.
+    """
     titles = _parity_titles()
     limit = tokenizer.max_tokens
     lengths = sorted({n for n in _LENGTHS if n < limit} | {limit, limit + 1})
@@ -25,7 +27,7 @@ def parity_texts(tokenizer: Tokenizer) -> list[str]:
 
 
 def reference_texts(texts: Sequence[str]) -> list[int]:
-    """The part of the parity set that a bundle carries: every sixth title and all the special texts; positions in `texts`."""
+    """Return the part of the parity set that a bundle carries: every sixth title, all special texts; positions in `texts`."""
     titles = 5 * PER_LANGUAGE
     return [*range(0, titles, 6), *range(titles, len(texts))]
 
@@ -58,7 +60,7 @@ def _spread(titles: Sequence[str], count: int, start: int) -> list[str]:
 
 
 def _text_of(tokens: int, titles: Sequence[str], tokenizer: Tokenizer) -> str:
-    """A text of so many tokens, special tokens included, as exactly as the fillers can make it."""
+    """Return a text of so many tokens, special tokens included, as exactly as the fillers can make it."""
     unlimited = tokenizer.with_limit(1 << 20)
 
     def count(text: str) -> int:

@@ -21,7 +21,7 @@ class Closing:
 
 
 def as_texts(sentences: str | Iterable[str]) -> list[str]:
-    """A text, or several, as a list.
+    """Return a text, or several, as a list.
 
     Raises:
         TypeError: an item is not a string; its position is named.
@@ -34,7 +34,7 @@ def as_texts(sentences: str | Iterable[str]) -> list[str]:
 
 
 def whole(name: str, value: int | None, most: int | None = None) -> int | None:
-    """An optional argument that has to be a whole number from 1 to `most`.
+    """Check an optional argument that has to be a whole number from 1 to `most`.
 
     Raises:
         TypeError: it is another type, bool among them.

@@ -51,5 +51,5 @@ def native(what: str, fix: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An exception's message on one line, at most 300 characters; its type's name where it has none."""
+    """Return an exception's message on one line, at most 300 characters; its type's name where it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__

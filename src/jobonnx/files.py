@@ -164,7 +164,7 @@ def read_lines(path: Path) -> list[str]:
 def split_lines(content: bytes, name: str) -> list[str]:
     """Split text of one title per line. A byte-order mark and Windows line ends are not part of a title.
 
-    Only "\\n" ends a line: titles may hold other separators of Unicode. An empty line is an empty title.
+    Only a line feed ends a line: titles may hold other separators of Unicode. An empty line is an empty title.
 
     Raises:
         JobonnxError: a line is not UTF-8.
@@ -303,12 +303,12 @@ def _unknown(value: Any, converted: Any, place: str) -> Iterator[str]:
 
 
 def _beside(target: Path) -> Path:
-    """A name for `target` in the making, in the same folder and never used twice."""
+    """Return a name for `target` in the making, in the same folder and never used twice."""
     return target.with_name(f".{target.name[:60]}.{os.getpid()}-{next(_serial)}.partial")
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the process's umask, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

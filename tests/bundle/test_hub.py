@@ -54,7 +54,7 @@ def test_second_load_downloads_nothing(hub: Hub, bundle: Path) -> None:
 
 def test_push_during_the_download_mixes_nothing(hub: Hub, bundle: Path) -> None:
     commit = hub.push(NAME, bundle)
-    torn = {name: b"of another export" for name in read_files(bundle)}
+    torn = dict.fromkeys(read_files(bundle), b"of another export")
 
     def push_once(name: str) -> None:
         hub.on_download = lambda name: None

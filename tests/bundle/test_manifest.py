@@ -100,7 +100,7 @@ def test_a_small_file_is_hashed_at_every_load(copy: Path) -> None:
 @pytest.mark.usefixtures("all_large")
 def test_a_large_file_is_hashed_once_then_known_by_its_stamp(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    sha256 = integrity.sha256
+    from jobonnx.files import sha256
 
     def counted(path: Path) -> str:
         hashed.append(path.name)
@@ -423,21 +423,19 @@ def test_vectors_that_may_be_mixed_have_one_fingerprint(bundle: Path, copy: Path
 
 def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path) -> None:
     opened = Bundle.open(bundle)
+    changes: dict[str, Any] = {
+        "tensors_sha256": "0" * 64,
+        "tokenizer_sha256": "0" * 64,
+        "pooling": "mean",
+        "normalize": False,
+        "max_tokens": 95,
+        "dimension": 127,
+    }
     prints = [
         *(opened.fingerprint(variant) for variant in opened.variants),
         opened.fingerprint("fp32", "left"),
         opened.fingerprint("fp32", dimension=64),
-        *(
-            replace(opened, model=replace(opened.model, **{field: value})).fingerprint("fp32")
-            for field, value in {
-                "tensors_sha256": "0" * 64,
-                "tokenizer_sha256": "0" * 64,
-                "pooling": "mean",
-                "normalize": False,
-                "max_tokens": 95,
-                "dimension": 127,
-            }.items()
-        ),
+        *(replace(opened, model=replace(opened.model, **{f: v})).fingerprint("fp32") for f, v in changes.items()),
         replace(opened, graphs=tuple(replace(g, recipe="another") for g in opened.graphs)).fingerprint("fp32"),
     ]
     assert len(set(prints)) == len(prints) == 14

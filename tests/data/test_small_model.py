@@ -13,8 +13,8 @@ from jobonnx.bundle.manifest import TOKENIZER
 from jobonnx.data.titles import read_lexicon, read_titles
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.metrics import compare, evaluate
-from jobonnx.runtime.session import open_session
-from jobonnx.text.batching import pad
+from jobonnx.runtime.engine import Engine
+from jobonnx.runtime.tuned import default_settings
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_train.baseline import Tfidf
 from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
@@ -61,9 +61,9 @@ def test_no_graphs_vectors_depend_on_batch_mates(exported: Path) -> None:
     rows = Tokenizer(exported / TOKENIZER, bundle.model.max_tokens).encode(titles)
     assert len(rows) > 200
     for graph in (g for g in bundle.graphs if g.target != "portable"):
-        session = open_session(exported / graph.path, "cpu")
-        alone = np.concatenate([session.run(*pad([row], 1)) for row in rows])
-        mixed = np.concatenate([session.run(*pad(rows[i : i + 64], 1)) for i in range(0, len(rows), 64)])
+        with Engine(exported / graph.path, bundle.model, default_settings("cpu", 2)) as engine:
+            alone = np.concatenate([engine.run([row]) for row in rows])
+            mixed = np.concatenate([engine.run(rows[i : i + 64]) for i in range(0, len(rows), 64)])
         assert (alone * mixed).sum(axis=1).min() >= 0.99999, graph.path
 
 

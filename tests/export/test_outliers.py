@@ -15,7 +15,7 @@ from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
 from jobonnx.runtime.providers import PROVIDERS
 from jobonnx.runtime.session import Settings
-from jobonnx.text.batching import pad, plan
+from jobonnx.text.batching import batch_by_length, pad
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.quantize import ALPHA, make_recipe
 
@@ -34,7 +34,7 @@ class Graph:
     def encode(self, texts: Sequence[str]) -> Any:
         rows = self._source.tokenizer.encode(texts)
         vectors = np.empty((len(rows), self._source.checkpoint.architecture.hidden), np.float32)
-        for batch in plan([len(row) for row in rows], 2048):
+        for batch in batch_by_length([len(row) for row in rows], 2048):
             vectors[batch] = self._session.run(*pad([rows[i] for i in batch], self._source.checkpoint.architecture.pad_id))
         return vectors
 

@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from helpers.checkpoints import MAX_TOKENS
+from helpers.figures import figure
 from jobonnx import Encoder
 from jobonnx.bundle.manifest import Bundle
 from jobonnx.cli.main import main
@@ -91,12 +92,12 @@ def test_every_variant_has_its_graph_and_int8_is_the_default(bundle: Path) -> No
 def test_parity_is_recorded_for_every_graph_and_within_tolerance(checkpoint: Path, bundle: Path) -> None:
     opened = Bundle.open(bundle)
     for graph in opened.graphs:
-        assert graph.parity["texts"] >= 600
-        assert 0 < graph.parity["max_abs"] < 0.1
-        assert 0.9 < graph.parity["top10_overlap"] <= 1
+        assert figure(graph.parity, "texts") >= 600
+        assert 0 < figure(graph.parity, "max_abs") < 0.1
+        assert 0.9 < figure(graph.parity, "top10_overlap") <= 1
         for field, bound in TOLERANCES[graph.variant].items():
-            assert graph.parity[field] <= bound if field == "max_abs" else graph.parity[field] >= bound
-    figures = {graph.variant: graph.parity["mean_centred"] for graph in opened.graphs}
+            assert figure(graph.parity, field) <= bound if field == "max_abs" else figure(graph.parity, field) >= bound
+    figures = {graph.variant: figure(graph.parity, "mean_centred") for graph in opened.graphs}
     assert figures["int8"] < figures["bf16"] < figures["fp16"] < figures["fp32"], "figures that are not measured"
 
 
@@ -195,7 +196,7 @@ def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
 ) -> None:
     all_int8 = next(g for g in Bundle.open(bundle).graphs if g.variant == "int8")
     assert "float=none" in all_int8.recipe
-    halfway = 1 - 0.9 * (1 - all_int8.parity["mean_centred"])
+    halfway = 1 - 0.9 * (1 - figure(all_int8.parity, "mean_centred"))
     monkeypatch.setitem(TOLERANCES, "int8", {"mean_centred": halfway})
     steps: list[str] = []
     made = export(str(checkpoint), place / "out", ["int8"], progress=steps.append)
@@ -203,7 +204,7 @@ def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
     in_float = graph.recipe.split("float=")[1].split(",")
     assert len(in_float) in (2, 4, 8)
     assert f"writing int8 for cpu, {len(in_float)} layers in float" in steps
-    assert graph.parity["mean_centred"] >= halfway
+    assert figure(graph.parity, "mean_centred") >= halfway
     assert made.rejected == ()
     assert made.fingerprint("int8") != Bundle.open(bundle).fingerprint("int8")
 

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import make_checkpoint
+from helpers.figures import figure
 from jobonnx.arrays import Floats
 from jobonnx.parity.measure import measure
 from jobonnx.runtime.providers import PROVIDERS
@@ -113,7 +114,7 @@ def test_smoothing_beats_no_smoothing_where_channels_stick_out(strong: Calibrate
     for alpha in (0.5, None):
         made = make_recipe(strong.checkpoint, strong.statistics, alpha)
         write_int8_graph(strong.checkpoint, tmp_path / "int8.onnx", made)
-        centred[alpha] = measure(expected, vectors_of(tmp_path / "int8.onnx", strong)).mean_centred
+        centred[alpha] = figure(measure(expected, vectors_of(tmp_path / "int8.onnx", strong)), "mean_centred")
     assert 1 - centred[0.5] < 0.5 * (1 - centred[None]), centred
 
 
@@ -124,7 +125,7 @@ def test_errors_rank_layers_by_what_they_cost(strong: Calibrated, tmp_path: Path
     centred = []
     for in_float in (ranked[:4], ranked[-4:]):
         write_int8_graph(strong.checkpoint, tmp_path / "int8.onnx", made.without(in_float))
-        centred.append(measure(expected, vectors_of(tmp_path / "int8.onnx", strong)).mean_centred)
+        centred.append(figure(measure(expected, vectors_of(tmp_path / "int8.onnx", strong)), "mean_centred"))
     best_spared, worst_spared = centred
     assert 1 - worst_spared < 0.5 * (1 - best_spared), (centred, made.errors)
 
@@ -168,7 +169,7 @@ def test_graph_with_layers_in_float_is_no_worse(calibrated: Calibrated, recipe: 
     expected = calibrated.reference.encode(calibrated.tokenizer.encode(TITLES))
     fewer = recipe.without([f"encoder.layer.{i}.{part}" for i in range(3)])
     write_int8_graph(calibrated.checkpoint, tmp_path / "int8.onnx", fewer)
-    assert measure(expected, vectors_of(tmp_path / "int8.onnx", calibrated)).mean_centred >= 0.997
+    assert figure(measure(expected, vectors_of(tmp_path / "int8.onnx", calibrated)), "mean_centred") >= 0.997
 
 
 def vectors_of(path: Path, calibrated: Calibrated) -> Floats:

@@ -114,7 +114,7 @@ class StandardAttention(Attention):
         return g.op("Cast", g.op("MatMul", g.op("Mul", q, scale), k), to=TensorProto.FLOAT)
 
     def _padding(self) -> str:
-        """What is added to the scores: 0 for real tokens, `_MASKED` for padding, float32 [batch, 1, 1, sequence]."""
+        """Return what is added to the scores: 0 for real tokens, `_MASKED` for padding, float32 [batch, 1, 1, sequence]."""
         g = self._graph
         padding = g.op("Sub", g.scalar("one", 1, np.int32), g.op("Unsqueeze", self._layout.mask, g.ints(1, 2)))
         return g.op("Mul", g.op("Cast", padding, to=TensorProto.FLOAT), g.scalar("masked", _MASKED, np.float32))

@@ -86,7 +86,7 @@ class _Int8Layer(ABC):
         return self._quantized[key]
 
     def _per_token_scale(self, x: str, zero_point: int) -> str:
-        """The smallest scale that maps the minimum and the maximum of each row into 0..255, for this zero point: [rows, 1]."""
+        """Return the smallest scale that maps minimum and maximum of each row into 0..255, for this zero point: [rows, 1]."""
         g = self._graph
         above, below = (g.scalar(f"1/{n}", 1 / n, np.float32) for n in (255 - zero_point, -zero_point))
         return g.op(

@@ -154,11 +154,11 @@ class Bundle:
         return tuple(dict.fromkeys(g.variant for g in self.graphs if g.target != PORTABLE))
 
     def graph(self, variant: str, target: str) -> Graph | None:
-        """The graph of a variant for a target, if the bundle has it."""
+        """Return the graph of a variant for a target, if the bundle has it."""
         return next((g for g in self.graphs if (g.variant, g.target) == (variant, target)), None)
 
     def recipe(self, variant: str) -> str:
-        """What a variant's precision is made of; the same for all its targets."""
+        """Tell what a variant's precision is made of; the same for all its targets."""
         return next(g.recipe for g in self.graphs if g.variant == variant)
 
     def fingerprint(self, variant: str, truncation: str = "right", dimension: int | None = None) -> str:

@@ -77,11 +77,12 @@ def info(bundle: str | None, as_json: bool, **options: Any) -> None:
     """Show what a BUNDLE holds, and what it runs on here."""
     from jobonnx.bundle.manifest import Bundle
     from jobonnx.runtime.machine import available_threads
-    from jobonnx.runtime.providers import available
+    from jobonnx.runtime.providers import PROVIDERS, available
 
     opened = Bundle.open(bundle, revision=options["revision"])
     variant = options["variant"] or opened.default_variant
-    here: dict[str, Any] = {"available_threads": available_threads(), "available_providers": available(), "variant": variant}
+    here: dict[str, Any] = {"available_threads": available_threads(), "available_providers": available()}
+    here |= {"untested_providers": [name for name in available() if PROVIDERS[name].untested], "variant": variant}
     try:
         encoder = load(bundle, **options)
     except JobonnxError as error:
@@ -107,7 +108,8 @@ def info(bundle: str | None, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(_facts(opened) | here, indent=1, ensure_ascii=False))
         return
     _print_bundle(opened)
-    click.echo(f"\nproviders here: {', '.join(here['available_providers'])}\nhere: {running}")
+    marked = (f"{name} (untested)" if name in here["untested_providers"] else name for name in here["available_providers"])
+    click.echo(f"\nproviders here: {', '.join(marked)}\nhere: {running}")
 
 
 @click.command()

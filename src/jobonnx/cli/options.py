@@ -49,7 +49,7 @@ def encoder_options(command: Any, variant: Any = _variant) -> Any:
 
 
 def run_options(command: Any, variant: Any = _variant) -> Any:
-    """The same without the model, for a command whose only argument is the bundle."""
+    """Return the same without the model, for a command whose only argument is the bundle."""
     for option in (
         click.option("--force", is_flag=True, help="Run fp16 on a CPU, where it is slower than fp32."),
         click.option("--threads", type=click.IntRange(1, 1024), help="Threads; as many as quota and cores allow if left out."),

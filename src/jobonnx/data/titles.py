@@ -8,7 +8,7 @@ LANGUAGES = ("en", "de", "es", "zh")
 
 
 def read_lexicon() -> list[dict[str, list[str]]]:
-    """The lexicon, one occupation a row: language -> its titles, the most usual one first."""
+    """Return the lexicon, one occupation a row: language -> its titles, the most usual one first."""
     lines = (files("jobonnx") / "data" / "titles.tsv").read_text(encoding="utf-8").split("\n")
     names = lines[0].split("\t")
     return [{name: cell.split("|") for name, cell in zip(names, line.split("\t"), strict=True)} for line in lines[1:] if line]

@@ -42,7 +42,7 @@ def measure(reference: Floats, vectors: Floats) -> Parity:
 
 
 def tolerance_violations(variant: str, parity: Parity) -> list[str]:
-    """What of a variant's tolerances was missed, one phrase each; empty if it passes.
+    """List what of a variant's tolerances was missed, one phrase each; empty if it passes.
 
     A figure that is not finite never passes, nor does a variant without tolerances.
     """

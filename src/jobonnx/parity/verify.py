@@ -62,7 +62,7 @@ def run_graph(path: Path, rows: Sequence[Sequence[int]], model: Model, provider:
 
 
 def pooled(output: Floats, lengths: Sequence[int], model: Model) -> Floats:
-    """The vectors of a graph's output, float32 [batch, dimension].
+    """Return the vectors of a graph's output, float32 [batch, dimension].
 
     An engine graph gives them. The portable graph gives hidden states [batch, sequence, dimension], which are pooled and normalised
     here, as sentence-transformers does.

@@ -75,7 +75,7 @@ def choose(bundle: Bundle, variant: str | None, provider: str, threads: int | No
 
 
 def runners(bundle: Bundle, variant: str, names: tuple[str, ...]) -> list[Provider]:
-    """The providers among `names` that run a variant of a bundle here."""
+    """Return the providers among `names` that run a variant of a bundle here."""
     candidates = _candidates(bundle, variant, names, force=False)
     return [provider for provider, graph, reason in candidates if graph is not None and reason is None]
 

@@ -24,7 +24,7 @@ class Cpu:
 
 
 def cpu() -> Cpu:
-    """The processor of this machine."""
+    """Return the processor of this machine."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
@@ -59,7 +59,7 @@ def available_bytes() -> int | None:
 
 
 def cgroup_file(name: str) -> str | None:
-    """A file of this process's cgroup (v2), such as "cpu.max", or of the root where a container hides the path."""
+    """Return a file of this process's cgroup (v2), such as "cpu.max", or of the root where a container hides the path."""
     path = next((path for _, _, path in _groups(_MEMBERSHIP)), "/")
     for file in (_CGROUPS / path.lstrip("/") / name, _CGROUPS / name):
         try:
@@ -70,7 +70,7 @@ def cgroup_file(name: str) -> str | None:
 
 
 def _brand() -> str:
-    """The name that macOS gives; empty elsewhere."""
+    """Return the name that macOS gives; empty elsewhere."""
     try:
         command = ("sysctl", "-n", "machdep.cpu.brand_string")
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -29,7 +29,7 @@ class Settings:
                 raise ValueError(f"{name} {value!r} has to be a whole number from 1 to {most:,}")
 
     def one_stream(self) -> Settings:
-        """The settings of each of the streams that run side by side."""
+        """Return the settings of each of the streams that run side by side."""
         return replace(self, threads=self.threads // self.streams, streams=1)
 
 

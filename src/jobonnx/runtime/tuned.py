@@ -10,8 +10,8 @@ from jobonnx.bundle.manifest import MANIFEST, Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.files import cache_folder, read_json, sha256, write_json
 from jobonnx.runtime.machine import available_threads, cpu
-from jobonnx.runtime.ort import import_onnxruntime
 from jobonnx.runtime.providers import PROVIDERS, find_provider
+from jobonnx.runtime.providers.ort import import_onnxruntime
 from jobonnx.runtime.session import Settings
 
 
@@ -33,7 +33,7 @@ class _Kept:
 
 
 def this_machine() -> Machine:
-    """This machine, as settings are keyed by it."""
+    """Describe this machine, as settings are keyed by it."""
     return Machine(cpu().name, available_threads(), import_onnxruntime().__version__)
 
 
@@ -56,7 +56,7 @@ def path_of(bundle: Bundle, variant: str) -> Path:
 
 
 def load(bundle: Bundle, variant: str) -> tuple[Settings | None, str | None]:
-    """A variant's settings for this machine, or None; and a sentence where there are some that cannot be used."""
+    """Return a variant's settings for this machine, or None; and a sentence where there are some that cannot be used."""
     again = f"measure again: jobonnx tune {bundle.folder}"
     try:
         path = path_of(bundle, variant)

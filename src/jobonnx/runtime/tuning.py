@@ -141,7 +141,7 @@ class _Stopwatch:
 def _race(
     what: str, default: Settings, candidates: list[Settings], seconds: Callable[[Settings], float], trials: list[Trial]
 ) -> Settings:
-    """The fastest of default and candidates, all in turn, round by round."""
+    """Return the fastest of default and candidates, all in turn, round by round."""
     field = [default, *(c for c in candidates if c != default)]
     for settings in field:
         seconds(settings)  # loads, allocates

@@ -69,7 +69,7 @@ def shorten(text: str, limit: int, segment: Segment, longest: int) -> str:
 
 
 def _places_to_cut(text: str, starts: Sequence[int], window: int) -> Iterator[int]:
-    """Ends of runs of `window` plain characters, each followed by one more: the first after each start."""
+    """Find the ends of runs of `window` plain characters, each followed by one more: the first after each start."""
     for start in starts:
         run = 0
         for position in range(start, min(start + _SEARCHED, len(text))):

@@ -47,7 +47,7 @@ class Tokenizer:
         self._cutter = Cutter(self._tokenizer, max_tokens, truncation)
 
     def with_limit(self, max_tokens: int) -> Tokenizer:
-        """The same tokenizer with another limit."""
+        """Return the same tokenizer with another limit."""
         return Tokenizer(self.path, max_tokens, self.truncation)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

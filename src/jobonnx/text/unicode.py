@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def without_lone_surrogates(text: str) -> str:
-    """The text with every lone surrogate replaced by U+FFFD; a pair of them becomes the character it stands for."""
+    """Return the text with every lone surrogate replaced by U+FFFD; a pair of them becomes the character it stands for."""
     if text.isascii():
         return text
     try:

@@ -91,7 +91,7 @@ class Tried(OpenVino):
     """OpenVINO as it would be found on some machine."""
 
     def __init__(self, rounds: bool, overflows: bool) -> None:
-        self.rounds, self.overflows = rounds, overflows  # type: ignore[misc]  # in place of the products
+        self.rounds, self.overflows = rounds, overflows  # in place of the products
 
     def is_here(self) -> bool:
         return True

@@ -20,7 +20,7 @@ EVERYWHERE = Cpu.name  # has a kernel, fast or slow, for every graph
 
 
 def find_provider(name: str) -> Provider:
-    """The provider that users call `name`.
+    """Return the provider that users call `name`.
 
     Raises:
         JobonnxError: there is none.
@@ -31,10 +31,10 @@ def find_provider(name: str) -> Provider:
 
 
 def available() -> list[str]:
-    """The providers that can be asked for here, by our names."""
+    """Return the providers that can be asked for here, by our names."""
     return [name for name, provider in PROVIDERS.items() if provider.is_here()]
 
 
 def providers_for(target: str) -> list[Provider]:
-    """The providers that run the graphs of a target."""
+    """Return the providers that run the graphs of a target."""
     return [provider for provider in PROVIDERS.values() if provider.target == target]

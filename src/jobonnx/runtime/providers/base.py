@@ -9,7 +9,7 @@ from typing import Any
 from jobonnx.arrays import Ints
 from jobonnx.bundle.manifest import Model
 from jobonnx.errors import JobonnxError, ProviderUnavailableError, reason
-from jobonnx.runtime.ort import import_onnxruntime
+from jobonnx.runtime.providers.ort import import_onnxruntime
 from jobonnx.runtime.session import Session, Settings
 from jobonnx.text.batching import batch_by_length
 
@@ -39,7 +39,7 @@ class Provider:
         return None if self.is_here() else self.not_installed()
 
     def not_installed(self) -> str:
-        """The sentence for a provider that the installed onnxruntime does not have."""
+        """Return the sentence for a provider that the installed onnxruntime does not have."""
         ort = import_onnxruntime()
         there = f"onnxruntime {ort.__version__} here (it has {', '.join(ort.get_available_providers())})"
         return f"provider {self.name!r} is not in {there}; install it: {self.install}"

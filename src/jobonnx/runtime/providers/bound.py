@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jobonnx.arrays import Floats, Ints
-from jobonnx.runtime.ort import import_onnxruntime
 from jobonnx.runtime.providers.buckets import LAUNCH_TOKENS, bucket, pad_to_shape
+from jobonnx.runtime.providers.ort import import_onnxruntime
 from jobonnx.runtime.session import Session
 
 

@@ -15,7 +15,7 @@ LAUNCH_TOKENS = 2048
 
 
 def bucket(rows: int, length: int) -> tuple[int, int]:
-    """The shape that a batch is padded to: [rows, length].
+    """Return the shape that a batch is padded to: [rows, length].
 
     Rows become the next power of two. Lengths become the next even number up to 16, and after that one of four per octave (20, 24,
     28, 32, 40, ...). This gives 28 lengths up to 512 and at most 25% padding. On real titles it pads 8%; rounding to multiples of 4

@@ -60,7 +60,7 @@ class Cuda(Provider):
         )
 
     def max_rows(self, model: Model) -> int | None:
-        """The most rows of one run; None for as many as fit."""
+        """Return the most rows of one run; None for as many as fit."""
         return None
 
     def nodes_on_other_providers(self, session: Any) -> list[str]:

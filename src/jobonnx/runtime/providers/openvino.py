@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobonnx.bundle.manifest import Model
-from jobonnx.runtime.ort import import_onnxruntime
+from jobonnx.runtime.providers.ort import import_onnxruntime
 from jobonnx.runtime.providers.standard import StandardProvider
 from jobonnx.runtime.session import Settings
 
@@ -41,7 +41,7 @@ class OpenVino(StandardProvider):
 
 @cache
 def plugin_devices(ort: Any) -> list[Any]:
-    """The CPU devices of the plug-in onnxruntime-ep-openvino, registered once; none without it, or on a CPU it does not take.
+    """Return the CPU devices of the plug-in onnxruntime-ep-openvino, registered once; none without it, or on other CPUs.
 
     It takes Intel's CPUs only: on an AMD EPYC it registered and offered no device (1.8.1). The package onnxruntime-openvino has the
     provider built in and takes that EPYC too (1.24.1).

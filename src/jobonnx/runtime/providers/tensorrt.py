@@ -13,9 +13,9 @@ from typing import Any
 
 from jobonnx.bundle.manifest import Model
 from jobonnx.files import cache_folder
-from jobonnx.runtime.ort import import_onnxruntime
 from jobonnx.runtime.providers.buckets import bucket
 from jobonnx.runtime.providers.cuda import Cuda
+from jobonnx.runtime.providers.ort import import_onnxruntime
 from jobonnx.runtime.session import Settings
 
 # Padded tokens that an engine reserves memory for: 1 GB for the widest layer of a large model. ONNX Runtime uses only the first
@@ -42,12 +42,12 @@ class TensorRt(Cuda):
         return [(self.ort_name, engine_options(graph, model, import_onnxruntime().__version__)), "CPUExecutionProvider"]
 
     def max_rows(self, model: Model) -> int | None:
-        """The most rows that the engine's profile holds."""
+        """Return the most rows that the engine's profile holds."""
         return largest_shape(model.max_tokens)[0]
 
 
 def largest_shape(max_tokens: int) -> tuple[int, int]:
-    """The most rows, a power of two, and the greatest length of a batch."""
+    """Return the most rows, a power of two, and the greatest length of a batch."""
     length = bucket(1, max_tokens)[1]
     return 1 << (max(1, _TOKENS // length).bit_length() - 1), length
 
@@ -83,7 +83,7 @@ def load_libraries() -> None:
 
 
 def _engine_folder(key: str) -> Path | None:
-    """A folder that only this user reads, because an engine is code; None, and a warning, where there cannot be one."""
+    """Return a folder that only this user reads, because an engine is code; None, and a warning, where there cannot be one."""
     try:
         folder = cache_folder() / "tensorrt" / key
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
