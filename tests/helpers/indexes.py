@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -30,7 +30,7 @@ def add(index: Index, titles: Sequence[str], ids: Sequence[str] | None = None) -
     return index.add(titles, vectors(titles), fingerprint=FINGERPRINT, ids=ids)
 
 
-def check(index: Index, titles: Sequence[str], ids: dict[str, tuple[str, ...]] | None = None) -> None:
+def check(index: Index, titles: Sequence[str], ids: Mapping[str, tuple[str, ...]] | None = None) -> None:
     """Check that the index holds these titles in this order, each with its vector and its ids, and ranks them as `top_k` does."""
     ids = ids or {}
     assert list(index) == list(titles)

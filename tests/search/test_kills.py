@@ -42,7 +42,8 @@ def ids_of(titles: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 # In the n-th folder, runs one action in a process that is killed with SIGKILL at its n-th step: before or after a file is forced to
-# the disk, cut or deleted, before or in the middle of each write, by Python or SQLite. Ends with the first process that comes through.
+# the disk, cut or deleted, before or in the middle of each write, by Python or SQLite. Ends with the first process that comes
+# through.
 _KILLED = """
 import os, pathlib, signal, sys
 from helpers.indexes import ACTIONS
@@ -87,12 +88,10 @@ def test_a_kill_at_any_step_leaves_the_old_state_or_the_new(action: str, tmp_pat
         # What was killed can be done again, and leaves nothing behind.
         act(survivor)
         check(Index.open(survivor.path), result, ids_of(result))
-        kept = {"index.sqlite", survivor._state.header.vectors} - {None}
-        assert {entry.name for entry in survivor.path.iterdir()} == kept
+        header = survivor._state.header
+        assert {entry.name for entry in survivor.path.iterdir()} == {"index.sqlite", header.vectors} - {None}
         if result:
-            assert (
-                survivor.path / str(survivor._state.header.vectors)
-            ).stat().st_size == survivor._state.header.rows * DIMENSION * 4
+            assert (survivor.path / str(header.vectors)).stat().st_size == header.rows * DIMENSION * 4
     assert outcomes == sorted(outcomes), "once the new state is there it stays"
     assert not outcomes[0]
     assert outcomes[-1]

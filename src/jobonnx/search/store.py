@@ -330,8 +330,8 @@ class State:
 def database(folder: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
     """Open an index's database; without a commit, nothing is changed.
 
-    Readers open it for writing too: the first one after a kill undoes what was half written. Where the file may not be written, SQLite
-    opens it for reading.
+    Readers open it for writing too: the first one after a kill undoes what was half written. Where the file may not be written,
+    SQLite opens it for reading.
     """
     uri = f"{(folder.absolute() / DATABASE).as_uri()}?mode={'rwc' if make else 'rw'}"
     with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as db:

@@ -16,9 +16,9 @@ import numpy as np
 
 from jobonnx.arrays import Bools, Floats, Ints
 
-# Queries and titles per block. With 1,024 dimensions the titles take 32 MiB and the scores another 32 MiB. The product ran within 5%
-# of its best rate from 500 x 4,096 upward, and lost up to half below (OpenBLAS on 2 cores). Fewer queries get more titles, as many
-# as keep the scores at 32 MiB: on a busy machine each call of the BLAS can wait 10 ms for its threads.
+# Queries and titles per block. With 1,024 dimensions the titles take 32 MiB and the scores another 32 MiB. The product ran within
+# 5% of its best rate from 500 x 4,096 upward, and lost up to half below (OpenBLAS on 2 cores). Fewer queries get more titles, as
+# many as keep the scores at 32 MiB: on a busy machine each call of the BLAS can wait 10 ms for its threads.
 _QUERIES, _TITLES, _MOST_TITLES = 1024, 8192, 65536
 
 # How far the square of a vector's length may be from 1. Vectors that were float16 for a while are within it.
@@ -30,8 +30,8 @@ def top_k(queries: Floats, corpus: Floats, k: int, *, block: tuple[int, int] | N
 
     Memory beyond the vectors: about 5 bytes per score of a block (42 MB without `block`), and 100 bytes per query and match (100 MB
     for the top 100 of 10,000 queries). The worst case is a corpus whose scores nearly all tie, closer than a product's rounding
-    error: up to 20 kB more per query (132 MB in all for the top 10 of 2,000 queries, without `block`). Most of its titles are scored
-    one by one, which is slow (44 s for 50,000 titles of 128 dimensions, on 2 cores). No matrix of queries x titles is ever made.
+    error: up to 20 kB more per query (132 MB in all for the top 10 of 2,000 queries, without `block`). Most of its titles are
+    scored one by one, which is slow (44 s for 50,000 titles of 128 dimensions, on 2 cores). No matrix of queries x titles is made.
 
     Args:
         queries: float32 [q, d], each row of unit length.
