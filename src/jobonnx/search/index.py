@@ -323,7 +323,7 @@ class Index:
             store.sweep(self.path)
 
     def _commit(self, db: sqlite3.Connection, state: State, touched: Iterable[int]) -> None:
-        state = state.written(db, self._state, touched)
+        state.write(db, self._state, touched)
         state.map_files()  # now: after the commit another writer may sweep them away
         try:
             db.execute("COMMIT")
