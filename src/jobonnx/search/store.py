@@ -161,13 +161,11 @@ class State:
             chunks.append(Chunk(first, len(content.titles), vectors_sha256.decode()))
             if first != covered:
                 break
-            for row, title in enumerate(content.titles, first):
-                if title is not None:
-                    rows.append(row)
-                    titles.append(title)
+            rows += [row for row, title in enumerate(content.titles, first) if title is not None]
+            titles += [title for title in content.titles if title is not None]
             ids |= {row: tuple(names) for row, names in enumerate(content.ids, first) if names}
             covered += len(content.titles)
-        if covered != header.rows or not ids.keys() <= set(rows):
+        if covered != header.rows or (ids and not ids.keys() <= set(rows)):
             raise JobonnxError(f"{path} is damaged (its chunks do not fit together); {_RESTORE}")
         state = cls(folder, header, np.array(rows, np.int64), titles, ids, tuple(chunks))
         state.map_files()
