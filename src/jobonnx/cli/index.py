@@ -14,13 +14,13 @@ import click
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
 from jobonnx.errors import JobonnxError
 from jobonnx.files import read_lines, split_lines
-from jobonnx.text.tokenizer import without_lone_surrogates
+from jobonnx.text.unicode import without_lone_surrogates
 
 if TYPE_CHECKING:
     from jobonnx import Encoder
     from jobonnx.search.index import Index
 
-_BLOCK = 8192  # titles encoded and added at once: what a kill can lose, and the memory that vectors take
+_BLOCK = 4096  # titles encoded and added at once: what a kill can lose, and the memory that vectors take
 
 
 @dataclass(frozen=True)
