@@ -1,16 +1,18 @@
-"""Exact top-k beside its peers: time and peak memory, each search in a process of its own.
+"""Exact top-k beside its peers: time and peak memory, each search in a separate process.
 
     python benchmarks/matching.py WORK_FOLDER [--titles 1000000] [--dimension 1024] [--queries 1000] [-k 100] [--json OUT]
 
-Makes the vectors once in the work folder (4 GB as it stands), then runs every contender once per round, in turn, so that
-a busy machine slows all of them. A search is timed alone: imports, opening the vectors and one small search to start the
-threads come before it.
+The vectors are made once, in the work folder (4 GB by default). Then every contender runs once per round, in turn, so that a busy
+machine slows all of them. Only the search is timed: imports, opening the vectors and one small search that starts the threads come
+before it.
 
-Memory is what the kernel says of the process (/proc, so Linux): `anonymous` is what it asked for itself, at its peak
-(RssAnon, read every 5 ms); `resident` has the mapped file's pages too (VmHWM), which the kernel can take back at any time.
+Memory is what the kernel reports about the process (/proc, so Linux only). `anonymous` is the peak of what it allocated (RssAnon,
+read every 5 ms). `resident` includes the pages of the mapped file (VmHWM), which the kernel can take back at any time.
 
 Needs faiss-cpu for the peer.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -27,16 +29,18 @@ from typing import Any
 
 import numpy as np
 
-Search = Callable[[np.ndarray], np.ndarray]
+from jobonnx.arrays import Floats, Ints
+
+Search = Callable[[Floats], Ints]
 
 
-def jobonnx_top_k(corpus: np.ndarray, k: int) -> Search:
+def jobonnx_top_k(corpus: Floats, k: int) -> Search:
     from jobonnx.search.topk import top_k
 
     return lambda queries: top_k(queries, corpus, k)[1]
 
 
-def faiss_flat(corpus: np.ndarray, k: int) -> Search:
+def faiss_flat(corpus: Floats, k: int) -> Search:
     import faiss
 
     index = faiss.IndexFlatIP(corpus.shape[1])
@@ -45,8 +49,8 @@ def faiss_flat(corpus: np.ndarray, k: int) -> Search:
     return lambda queries: index.search(queries, k)[1]
 
 
-def numpy_argpartition(corpus: np.ndarray, k: int) -> Search:
-    def search(queries: np.ndarray) -> np.ndarray:
+def numpy_argpartition(corpus: Floats, k: int) -> Search:
+    def search(queries: Floats) -> Ints:
         scores = queries @ corpus.T
         best = np.argpartition(scores, -k, axis=1)[:, -k:]
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
@@ -55,11 +59,11 @@ def numpy_argpartition(corpus: np.ndarray, k: int) -> Search:
     return search
 
 
-def numpy_product_alone(corpus: np.ndarray, k: int) -> Search:
-    """No search: the rate of the BLAS, in the blocks that `top_k` uses for 1,000 queries."""
+def numpy_product_alone(corpus: Floats, k: int) -> Search:
+    """Do no search: measure the rate of the BLAS, in the blocks that `top_k` uses for 1,000 queries."""
     block = 8192
 
-    def search(queries: np.ndarray) -> np.ndarray:
+    def search(queries: Floats) -> Ints:
         scores = np.empty((len(queries), min(block, len(corpus))), np.float32)
         for first in range(0, len(corpus), block):
             titles = corpus[first : first + block]
@@ -69,7 +73,7 @@ def numpy_product_alone(corpus: np.ndarray, k: int) -> Search:
     return search
 
 
-CONTENDERS: dict[str, Callable[[np.ndarray, int], Search]] = {
+CONTENDERS: dict[str, Callable[[Floats, int], Search]] = {
     "jobonnx top_k": jobonnx_top_k,
     "faiss IndexFlatIP": faiss_flat,
     "numpy product + argpartition": numpy_argpartition,
@@ -78,7 +82,7 @@ CONTENDERS: dict[str, Callable[[np.ndarray, int], Search]] = {
 
 
 def make_vectors(path: Path, count: int, dimension: int, seed: int) -> None:
-    """Unit vectors in 5,000 clusters, as titles are in occupations, written to `path` unless they are there."""
+    """Write unit vectors in 5,000 clusters, as titles are in occupations, to `path` unless they are there."""
     if path.exists() and path.stat().st_size == count * dimension * 4:
         return
     centres = np.random.default_rng(0).standard_normal((5000, dimension), dtype=np.float32)
@@ -95,9 +99,9 @@ def make_vectors(path: Path, count: int, dimension: int, seed: int) -> None:
 
 
 def run_one(arguments: argparse.Namespace) -> None:
-    """In the process of its own: times one search and saves what it found."""
+    """Time one search in a separate process, and save what it found."""
     shape = (arguments.titles, arguments.dimension)
-    # A plain view of the map: slicing a numpy.memmap costs more, and the contenders slice differently often.
+    # As an array: slicing a numpy.memmap costs more, and some contenders slice more often than others.
     corpus = np.asarray(np.memmap(arguments.work / "titles.f32", np.float32, "r", shape=shape))
     queries = np.fromfile(arguments.work / "queries.f32", np.float32).reshape(-1, arguments.dimension)
     started = time.perf_counter()
@@ -112,7 +116,7 @@ def run_one(arguments: argparse.Namespace) -> None:
 
 
 def measure(contender: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Runs `run_one` and watches its memory from outside."""
+    """Run `run_one` and watch its memory from outside."""
     command = [sys.executable, __file__, *sys.argv[1:], "--only", contender]
     anonymous = resident = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,9 @@
-"""Exact top-k: against plain NumPy, with ties, at any block size, in bounded memory."""
+"""Exact top-k: against NumPy, with ties, at any block size, in bounded memory."""
+
+from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,23 +12,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobonnx.arrays import Floats, Ints
 from jobonnx.search import topk as matching
 from jobonnx.search.topk import Rows, rank, search, top_k
 
 
-def unit(count: int, dimension: int, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def unit(count: int, dimension: int, seed: int = 0) -> Floats:
+    vectors: Floats = np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
-def naive(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def naive(queries: Floats, corpus: Floats, k: int) -> tuple[Floats, Ints]:
     """The definition, written out: every score, sorted by score and then by index."""
     scores = np.stack([(corpus.astype(np.float64) * query).sum(axis=1) for query in queries]).astype(np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, axis=1), order
 
 
-def assert_same(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> None:
+def assert_same(found: tuple[Floats, Ints], expected: tuple[Floats, Ints]) -> None:
     np.testing.assert_array_equal(found[1], expected[1])
     np.testing.assert_array_equal(found[0], expected[0])
     assert found[0].dtype == np.float32
@@ -112,10 +117,10 @@ def test_reads_a_memory_mapped_corpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2], lambda x: x[::-1]])
-def test_takes_any_memory_layout(layout: object) -> None:
+def test_takes_any_memory_layout(layout: Callable[[Floats], Floats]) -> None:
     queries, corpus = unit(4, 33, 1), unit(300, 33, 2)
-    expected = naive(layout(queries), layout(corpus), 9)  # type: ignore[operator]
-    assert_same(top_k(layout(queries), layout(corpus), 9), expected)  # type: ignore[operator]
+    expected = naive(layout(queries), layout(corpus), 9)
+    assert_same(top_k(layout(queries), layout(corpus), 9), expected)
 
 
 def test_k_is_clipped_and_nothing_gives_nothing() -> None:
@@ -128,7 +133,7 @@ def test_k_is_clipped_and_nothing_gives_nothing() -> None:
     assert top_k(queries[:0], corpus, 9)[1].shape == (0, 5)
 
 
-def spoiled(value: float) -> np.ndarray:
+def spoiled(value: float) -> Floats:
     vectors = unit(10, 8)
     vectors[7, 3] = value
     return vectors
@@ -149,9 +154,15 @@ def spoiled(value: float) -> np.ndarray:
         (unit(9, 8), unit(9, 7), 1, ValueError, "the queries have 8 dimensions and the corpus 7"),
         (unit(9, 8)[:, :0], unit(9, 8)[:, :0], 1, ValueError, "queries must have the shape"),
         (unit(9, 8), unit(9, 8), 0, ValueError, "k is 0"),
+        (unit(9, 8), unit(9, 8), -1, ValueError, "k is -1"),
+        (unit(9, 8), unit(9, 8), np.nan, TypeError, "k must be an integer, not nan"),
+        (unit(9, 8), unit(9, 8), 1.0, TypeError, r"k must be an integer, not 1\.0"),
+        (unit(9, 8), unit(9, 8), True, TypeError, "k must be an integer, not True"),
+        (unit(9, 8), unit(9, 8), np.bool_(True), TypeError, "k must be an integer, not .*True"),
+        (unit(9, 8), unit(9, 8), None, TypeError, "k must be an integer, not None"),
     ],
 )
-def test_refuses_in_one_sentence(queries: np.ndarray, corpus: np.ndarray, k: int, error: type[Exception], message: str) -> None:
+def test_refuses_in_one_sentence(queries: Floats, corpus: Floats, k: int, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as raised:
         top_k(queries, corpus, k)
     assert "\n" not in str(raised.value)
@@ -167,6 +178,12 @@ def test_a_late_bad_vector_is_named_by_its_own_number() -> None:
 def test_refuses_an_empty_block() -> None:
     with pytest.raises(ValueError, match="block"):
         top_k(unit(2, 8), unit(3, 8), 1, block=(0, 10))
+    with pytest.raises(TypeError, match=r"number of titles must be an integer, not 1\.5"):
+        top_k(unit(2, 8), unit(3, 8), 1, block=(1, 1.5))  # type: ignore[arg-type]
+
+
+def test_an_integer_of_numpy_is_an_integer() -> None:
+    assert_same(top_k(unit(2, 8), unit(3, 8), np.int32(2)), top_k(unit(2, 8), unit(3, 8), 2))  # type: ignore[arg-type]
 
 
 def test_memory_does_not_grow_with_the_corpus() -> None:
@@ -189,8 +206,9 @@ def test_hidden_rows_are_never_found_and_keep_their_numbers() -> None:
     queries, corpus = unit(6, 24, 1), unit(400, 24, 2)
     hidden = np.random.default_rng(0).random(400) < 0.7
     hidden[:100] = True  # a first block with nothing in it
-    rows = Rows([(corpus[:150], hidden[:150]), (corpus[150:300], None), (corpus[300:], hidden[300:])], checked=True)
-    seen = np.flatnonzero(~np.concatenate([hidden[:150], np.zeros(150, bool), hidden[300:]]))
+    hidden[150:300] = False  # and some with everything
+    rows = Rows(corpus, hidden, checked=True)
+    seen = np.flatnonzero(~hidden)
     assert rows.visible == len(seen)
     np.testing.assert_array_equal(rows.visible_rows(), seen)
     for k in (1, 30, 400):
@@ -201,6 +219,6 @@ def test_hidden_rows_are_never_found_and_keep_their_numbers() -> None:
 def test_rank_orders_the_candidates_it_is_given() -> None:
     query, corpus = unit(1, 24, 1)[0], np.repeat(unit(50, 24, 2), 2, axis=0)
     chosen = np.random.default_rng(1).permutation(100)[:40]
-    scores, indices = rank(query, Rows([(corpus, None)], checked=True), chosen, 15)
+    scores, indices = rank(query, Rows(corpus, None, checked=True), chosen, 15)
     expected = naive(query[None], corpus[np.sort(chosen)], 15)
     assert_same((scores, indices), (expected[0][0], np.sort(chosen)[expected[1][0]]))

@@ -1,145 +1,134 @@
 """The nearest titles to each query, exactly: top-k cosine in blocks, in bounded memory, with one rule for ties.
 
-The *score* of a query and a title is the inner product of their unit-length float32 vectors, summed in float64 and
-rounded to float32. It is a function of the two vectors alone, so titles with equal vectors tie wherever they stand, on
-every machine and at every block size. A matrix product does not promise that: its last bits depend on the shapes it is
-called with. It is used here as a sieve. It finds, at the rate of the BLAS, every title that could be among the best k
-given its greatest possible rounding error, and only those few are scored.
+The *score* of a query and a title is the inner product of their unit-length float32 vectors, summed in float64 and rounded to
+float32. It is a function of the two vectors alone, so titles with equal vectors tie wherever they stand, on every machine and at
+every block size. A matrix product does not promise that: its last bits depend on the shapes it is called with. It is used here as a
+sieve: at the rate of the BLAS it finds every title that could be among the best k, given its greatest possible rounding error. Only
+those few are scored.
 """
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from jobonnx.arrays import Bools, Floats, Ints
 
-# Queries and titles to a block. With 1,024 dimensions the titles are 32 MiB and the scores another 32 MiB; the product ran
-# within 5% of its best rate from 500 x 4,096 upward, and lost up to half below (OpenBLAS on 2 cores). Fewer queries get more
-# titles, as many as keep the scores at 32 MiB: on a busy machine each call of the BLAS can wait for its threads, for 10 ms.
+# Queries and titles per block. With 1,024 dimensions the titles take 32 MiB and the scores another 32 MiB. The product ran within
+# 5% of its best rate from 500 x 4,096 upward, and lost up to half below (OpenBLAS on 2 cores). Fewer queries get more titles, as
+# many as keep the scores at 32 MiB: on a busy machine each call of the BLAS can wait 10 ms for its threads.
 _QUERIES, _TITLES, _MOST_TITLES = 1024, 8192, 65536
 
-# How far a vector's squared length may be from 1. Vectors that went through float16 on the way are within it.
+# How far the square of a vector's length may be from 1. Vectors that were float16 for a while are within it.
 _UNIT_TOLERANCE = 2e-3
 
 
 def top_k(queries: Floats, corpus: Floats, k: int, *, block: tuple[int, int] | None = None) -> tuple[Floats, Ints]:
-    """The `k` titles with the highest cosine to each query, exactly.
+    """Find the `k` titles with the highest cosine to each query, exactly.
+
+    Memory beyond the vectors: about 5 bytes per score of a block (42 MB without `block`), and 100 bytes per query and match (100 MB
+    for the top 100 of 10,000 queries). The worst case is a corpus whose scores nearly all tie, closer than a product's rounding
+    error: up to 20 kB more per query (132 MB in all for the top 10 of 2,000 queries, without `block`). Most of its titles are
+    scored one by one, which is slow (44 s for 50,000 titles of 128 dimensions, on 2 cores). No matrix of queries x titles is made.
 
     Args:
         queries: float32 [q, d], each row of unit length.
-        corpus: float32 [n, d], each row of unit length; it may be a `numpy.memmap`, and is read once, front to back.
+        corpus: float32 [n, d], each row of unit length. It may be a `numpy.memmap`; it is read once, front to back.
         k: titles wanted per query, at least 1; more than `n` gives `n`.
         block: queries and titles per block, instead of those that fit. It changes time and memory, never the answer.
 
     Returns:
-        Scores float32 [q, min(k, n)] and indices into `corpus` int64 [q, min(k, n)], best first. Equal scores come in
-        the order of their indices, also where `k` cuts through them. A score may pass 1 by rounding.
-
-    Memory beyond the vectors: about 5 bytes for each cell of a block (42 MB without `block`) and 100 bytes for each query
-    and place (100 MB for the top 100 of 10,000 queries). The worst is a corpus whose scores nearly all tie, closer than a
-    product's rounding error: up to 20 kB more for each query (132 MB in all for the top 10 of 2,000 queries, without
-    `block`), and most of its titles are scored one by one, which is slow (44 s for 50,000 titles of 128 dimensions, on 2
-    cores). No matrix of queries x titles is ever made.
+        Scores float32 [q, min(k, n)] and indices into `corpus` int64 [q, min(k, n)], best first. Equal scores come in the order of
+        their indices, also where `k` cuts through them. A score may be above 1 by rounding.
 
     Raises:
-        TypeError: an array that is not float32.
-        ValueError: an array that is not two-dimensional, dimensions that differ, `k` or a block below 1, or a vector
-            that is not of unit length (one with NaN or infinity is not).
+        TypeError: an array that is not float32, or a `k` or block that is not an integer.
+        ValueError: an array that is not two-dimensional, dimensions that differ, `k` or a block below 1, or a vector that is not of
+            unit length (one with NaN or infinity is not).
     """
     check_vectors(queries, "queries")
     check_shape(corpus, "corpus")
     if corpus.shape[1] != queries.shape[1]:
         raise ValueError(f"the queries have {queries.shape[1]} dimensions and the corpus {corpus.shape[1]}; they must agree")
-    return search(queries, Rows([(corpus, None)], checked=False), k, block=block)
+    return search(queries, Rows(corpus, None, checked=False), k, block=block)
 
 
 class Rows:
-    """Several arrays of vectors read as one, some of their rows hidden.
+    """Vectors to search, some of their rows hidden.
 
     Args:
-        parts: arrays float32 [n_i, d], each with a bool [n_i] that is true where a row is hidden, or None. Rows are
-            numbered through all the arrays, hidden ones included.
-        checked: whether the rows are known to be of unit length; otherwise they are checked as they are read.
+        vectors: float32 [n, d].
+        hidden: bool [n], true where a row is hidden, or None. Hidden rows keep their numbers.
+        checked: whether the vectors are known to be of unit length; otherwise they are checked as they are read.
     """
 
-    def __init__(self, parts: Sequence[tuple[Floats, Bools | None]], *, checked: bool) -> None:
-        # asarray: slicing a plain view of the map is much cheaper than slicing a numpy.memmap.
-        self._parts = [(np.asarray(vectors), hidden) for vectors, hidden in parts]
+    def __init__(self, vectors: Floats, hidden: Bools | None, *, checked: bool) -> None:
+        self._vectors = np.asarray(vectors)  # slicing an array is much cheaper than slicing a numpy.memmap
+        self._hidden = hidden
         self._checked = checked
-        self._starts = np.cumsum([0] + [len(vectors) for vectors, _ in parts], dtype=np.int64)
         #: How many rows are not hidden.
-        self.visible = sum(len(v) - (0 if hidden is None else int(np.count_nonzero(hidden))) for v, hidden in parts)
+        self.visible = len(vectors) - (0 if hidden is None else int(np.count_nonzero(hidden)))
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self._vectors)
 
     @property
     def dimension(self) -> int:
         """The dimension d of the vectors."""
-        return int(self._parts[0][0].shape[1])
+        return int(self._vectors.shape[1])
 
     def visible_rows(self) -> Ints:
-        """The numbers of the rows that are not hidden, int64, ascending."""
-        hidden = [np.zeros(len(vectors), np.bool_) if hides is None else hides for vectors, hides in self._parts]
-        return np.flatnonzero(~np.concatenate(hidden))
+        """Return the numbers of the rows that are not hidden, int64, ascending."""
+        return np.arange(len(self)) if self._hidden is None else np.flatnonzero(~self._hidden)
 
     def blocks(self, size: int) -> Iterator[tuple[int, Floats, Bools | None]]:
-        """The rows in order, at most `size` at a time: the first's number, the vectors, and which are hidden."""
-        for start, (vectors, hidden) in zip(self._starts[:-1].tolist(), self._parts, strict=True):
-            for first in range(0, len(vectors), size):
-                rows = vectors[first : first + size]
-                if not self._checked:
-                    _check_unit(rows, "corpus", first)
-                yield start + first, rows, None if hidden is None else hidden[first : first + size]
+        """Read the rows in order, at most `size` at a time: the first one's number, the vectors, and which are hidden."""
+        for first in range(0, len(self), size):
+            vectors = self._vectors[first : first + size]
+            if not self._checked:
+                _check_unit(vectors, "corpus", first)
+            yield first, vectors, None if self._hidden is None else self._hidden[first : first + size]
 
     def take(self, indices: Ints) -> Floats:
-        """The vectors at `indices` int64 [m], as float32 [m, d]."""
-        if len(self._parts) == 1:
-            taken: Floats = self._parts[0][0][indices]
-            return taken
-        taken = np.empty((len(indices), self.dimension), np.float32)
-        homes = np.searchsorted(self._starts, indices, side="right") - 1
-        for home in np.unique(homes):
-            here = homes == home
-            taken[here] = self._parts[home][0][indices[here] - self._starts[home]]
+        """Return the vectors at `indices` int64 [m], as float32 [m, d]."""
+        taken: Floats = self._vectors[indices]
         return taken
 
 
 def search(queries: Floats, rows: Rows, k: int, *, block: tuple[int, int] | None = None) -> tuple[Floats, Ints]:
-    """`top_k` over the visible rows of `rows`, for queries that `check_vectors` has passed."""
-    if k < 1:
-        raise ValueError(f"k is {k}; ask for at least 1 title")
-    k = min(k, rows.visible)
+    """Do the work of `top_k` over the visible rows of `rows`, for queries that `check_vectors` has passed."""
+    k = min(check_integer(k, "k"), rows.visible)
     if k == 0 or len(queries) == 0:
         return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     if block is None:
         block = _QUERIES, max(_TITLES, min(_MOST_TITLES, _QUERIES * _TITLES // len(queries)))
-    if min(block) < 1:
-        raise ValueError(f"the block is {block}; it needs at least 1 query and 1 title")
+    block = check_integer(block[0], "the block's number of queries"), check_integer(block[1], "the block's number of titles")
     sieves = [_Sieve(queries[first : first + block[0]], rows, k) for first in range(0, len(queries), block[0])]
-    # One pair of buffers for the whole search: a fresh 32 MiB per product is paid for in page faults.
-    cells = min(block[0], len(queries)) * min(block[1], len(rows))
-    products, passed = np.empty(cells, np.float32), np.empty(cells, np.bool_)
+    # One pair of buffers for all products: fresh memory of 32 MiB per product costs page faults.
+    size = min(block[0], len(queries)) * min(block[1], len(rows))
+    products, passed = np.empty(size, np.float32), np.empty(size, np.bool_)
     for first, vectors, hidden in rows.blocks(block[1]):
         for sieve in sieves:
             shape = (len(sieve.queries), len(vectors))
-            size = shape[0] * shape[1]
-            sieve.offer(first, vectors, hidden, products[:size].reshape(shape), passed[:size].reshape(shape))
+            used = shape[0] * shape[1]
+            sieve.offer(first, vectors, hidden, products[:used].reshape(shape), passed[:used].reshape(shape))
     found = [best for sieve in sieves for best in sieve.finish()]
     return np.stack([scores for scores, _ in found]), np.stack([indices for _, indices in found])
 
 
 def rank(query: Floats, rows: Rows, indices: Ints, k: int) -> tuple[Floats, Ints]:
-    """Scores the rows at `indices` and keeps the best `k`: scores float32 and indices int64, best first, ties by index.
+    """Score the rows at `indices` and keep the best `k`.
 
     Args:
         query: float32 [d].
         rows: where the vectors are.
         indices: int64 [m], in any order, without repeats.
         k: how many to keep.
+
+    Returns:
+        Scores float32 and indices int64 [min(k, m)], best first, equal scores in the order of their indices.
     """
     scores = np.empty(len(indices), np.float32)
     for first in range(0, len(indices), 1024):  # 8 MiB of float64 products at 1,024 dimensions
@@ -152,7 +141,12 @@ def rank(query: Floats, rows: Rows, indices: Ints, k: int) -> tuple[Floats, Ints
 
 
 def check_shape(vectors: Floats, name: str) -> None:
-    """Raises TypeError unless `vectors` is a float32 array, and ValueError unless it is [n, d] with d at least 1."""
+    """Check that `vectors` is an array float32 [n, d], d at least 1.
+
+    Raises:
+        TypeError: it is no float32 array.
+        ValueError: it has another shape.
+    """
     if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32:
         raise TypeError(f"{name} must be a float32 array, not {getattr(vectors, 'dtype', type(vectors).__name__)}")
     if vectors.ndim != 2 or vectors.shape[1] == 0:
@@ -160,10 +154,33 @@ def check_shape(vectors: Floats, name: str) -> None:
 
 
 def check_vectors(vectors: Floats, name: str) -> None:
-    """`check_shape`, and ValueError unless the square of each row's length is within 0.002 of 1 (so not NaN)."""
+    """Check the shape of `vectors`, and that the square of each row's length is within 0.002 of 1 (so not NaN).
+
+    Raises:
+        TypeError: it is no float32 array.
+        ValueError: it has another shape, or a row is not of unit length.
+    """
     check_shape(vectors, name)
     for first in range(0, len(vectors), _TITLES):
         _check_unit(vectors[first : first + _TITLES], name, first)
+
+
+def check_integer(value: int, name: str, least: int = 1, most: int | None = None) -> int:
+    """Check that `value` is an integer between `least` and `most`, and return it as an int.
+
+    Raises:
+        TypeError: it is no integer; True and 1.0 are none.
+        ValueError: it is out of range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} is {number}; it must be at least {least}{'' if most is None else f' and at most {most}'}")
+    return number
 
 
 def _check_unit(vectors: Floats, name: str, first: int) -> None:
@@ -177,35 +194,35 @@ def _check_unit(vectors: Floats, name: str, first: int) -> None:
 
 
 class _Sieve:
-    """The candidates of one block of queries: every title seen that may yet be among a query's best `k`."""
+    """The candidates of one block of queries: every title seen so far that may be among a query's best `k`."""
 
     def __init__(self, queries: Floats, rows: Rows, k: int) -> None:
         self.queries = np.ascontiguousarray(queries)
         self._rows = rows
         self._k = k
-        # A float32 inner product of unit vectors, summed in whatever order, is off by at most d u / (1 - d u), u =
-        # 2**-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1); + 2 covers rounding the score and the
-        # tolerated length. Two products whose scores are in the other order differ by at most twice that. It lets some
-        # one candidate more per query pass: cheap.
+        # The error of a float32 inner product of unit vectors, summed in any order, is at most d u / (1 - d u), u = 2**-24
+        # (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). The + 2 covers rounding the score and the tolerated length.
+        # Two products whose scores are in the other order differ by at most twice that. It lets about one more candidate per query
+        # pass, which costs little.
         self._margin = np.float32(2 * (queries.shape[1] + 2) * 2.0**-24 * (1 + _UNIT_TOLERANCE))
-        # A product below its query's floor cannot belong to the best k. Visible rows start above it, hidden ones are
-        # set below.
+        # A product below its query's floor cannot belong to the best k. Those of visible rows start above it; those of hidden rows
+        # are set below it.
         self._floors = np.full(len(queries), -2, np.float32)
         self._kept: list[tuple[Ints, Ints, Floats]] = []  # query within the block, row, product
         self._count = 0
         self._limit = 2 * len(queries) * k
 
     def offer(self, first: int, vectors: Floats, hidden: Bools | None, products: Floats, passed: Bools) -> None:
-        """Takes in the rows from number `first`; `products` and `passed` [queries, rows] are room to work in."""
+        """Take in the rows from number `first` on; `products` and `passed` [queries, rows] are buffers."""
         np.matmul(self.queries, vectors.T, out=products)
         if hidden is not None:
             products[:, hidden] = -np.inf
         if not self._kept:
-            self._raise_floors_to_best(products)  # without a floor from the first block, all of it would pass
-        # A comparison and a scan for true bytes cost 2% of the product; a partition of each block costs 80%.
+            self._raise_floors_to_best(products)  # or every title of the first block would pass
+        # A comparison and a search for true bytes cost 2% of the product; a partition of each block costs 80%.
         np.greater_equal(products, self._floors[:, None], out=passed)
-        # Scores that rise from block to block, or nearly equal ones, would let a whole block pass, at 60 bytes for each
-        # of its cells. The block's own best k stop the rising ones; the others are taken in some columns at a time.
+        # Scores that rise from block to block, or are nearly equal, would let every title of a block pass, at 60 bytes per score.
+        # The block's best k stop rising scores; nearly equal ones are taken in some columns at a time.
         step, crowd = products.shape[1], max(products.shape[1] // 16, 2 * self._k)
         if np.count_nonzero(passed) > crowd * len(self.queries):
             step = crowd
@@ -222,7 +239,7 @@ class _Sieve:
                     self._shrink()
 
     def finish(self) -> Iterator[tuple[Floats, Ints]]:
-        """For each query, the scores and rows of its best `k`."""
+        """Return for each query the scores and rows of its best `k`."""
         self._shrink()
         which, indices, _ = self._kept[0]
         starts = np.searchsorted(which, np.arange(1, len(self.queries)))
@@ -230,11 +247,11 @@ class _Sieve:
             yield rank(query, self._rows, mine, self._k)
 
     def _raise_floors(self, which: Ints | slice, worst: Floats) -> None:
-        """Given the k-th product of some queries, drops what is certain to score less than k others."""
+        """Raise the floors of some queries, given the k-th product of each: what is below scores less than k others."""
         self._floors[which] = np.maximum(self._floors[which], worst - self._margin)
 
     def _raise_floors_to_best(self, products: Floats) -> None:
-        """Raises the floors to the k-th products of a block, if it has as many."""
+        """Raise the floors to the k-th products of a block, if it has as many."""
         place = products.shape[1] - self._k
         if place > 0:
             for first in range(0, len(products), 64):  # a partition works on a copy
@@ -242,7 +259,7 @@ class _Sieve:
                 self._raise_floors(some, np.partition(products[some], place, axis=1)[:, place])
 
     def _shrink(self) -> None:
-        """Raises the floors to what has been seen and drops the candidates below them."""
+        """Raise the floors to what has been seen, and drop the candidates below them."""
         which, indices, products = (np.concatenate(column) for column in zip(*self._kept, strict=True))
         order = np.lexsort((-products, which))
         which, indices, products = which[order], indices[order], products[order]
@@ -250,13 +267,12 @@ class _Sieve:
         full = np.flatnonzero(np.diff(starts) >= self._k)
         self._raise_floors(full, products[starts[full] + self._k - 1])
         stay = products >= self._floors[which]
-        # Many titles with nearly one score (a corpus full of repeats) would all stay: there, only the scores can tell,
-        # and they leave k.
+        # Many titles with nearly one score (a corpus full of repeats) would all stay. There only the scores can tell, and k stay.
         for crowded in np.flatnonzero(np.bincount(which[stay], minlength=len(self.queries)) > 2 * self._k + 1000):
             mine = starts[crowded] + np.flatnonzero(stay[starts[crowded] : starts[crowded + 1]])
             _, best = rank(self.queries[crowded], self._rows, indices[mine], self._k)
             stay[mine] = np.isin(indices[mine], best)
         self._kept = [(which[stay], indices[stay], products[stay])]
         self._count = int(np.count_nonzero(stay))
-        # Room for k more each. By chance, that many come while the number of titles doubles, so there are few sorts.
+        # Room for k more per query. In random order that many come while the number of titles doubles, so there are few sorts.
         self._limit = self._count + len(self.queries) * self._k
