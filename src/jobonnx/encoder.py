@@ -121,8 +121,7 @@ class Encoder(Closing):
         texts = as_texts(sentences)
         unique, inverse = deduplicate([before + text for text in texts] if before else texts)
         vectors = self._encode(self.tokenizer.encode(unique), batch_size, show_progress_bar, token_budget)
-        if dimension is not None:
-            vectors = vectors[:, :dimension]
+        vectors = vectors[:, :dimension]
         if (dimension is not None and model.normalize) or (normalize_embeddings and not model.normalize):
             vectors = unit(vectors)
         return vectors[inverse[0]] if isinstance(sentences, str) else vectors[inverse]

@@ -14,6 +14,7 @@ import click
 from jobonnx.cli.bench import bench
 from jobonnx.cli.bundle import export, info, tune, verify
 from jobonnx.cli.evaluate import evaluate, rank
+from jobonnx.cli.index import index
 from jobonnx.cli.options import log_to_stderr
 from jobonnx.cli.titles import encode, match
 from jobonnx.errors import JobonnxError
@@ -62,5 +63,5 @@ def main(ctx: click.Context) -> None:
     ctx.with_resource(log_to_stderr())
 
 
-for command in (bench, encode, evaluate, export, info, match, rank, tune, verify):
+for command in (bench, encode, evaluate, export, index, info, match, rank, tune, verify):
     main.add_command(command)

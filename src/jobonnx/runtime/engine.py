@@ -31,7 +31,7 @@ class Engine(Closing):
         Raises:
             JobonnxError: the provider is not here, or the graph does not load.
         """
-        self.model, self.settings = model, settings
+        self.model, self.settings, self._closed = model, settings, False
         self._provider = find_provider(settings.provider)
         self.session: Session = self._provider.open_session(graph, model, settings)
         self._stream: Session = self.session
@@ -39,7 +39,6 @@ class Engine(Closing):
         if settings.streams > 1:  # the second session shares the mapped file of the weights, not what is packed at load
             self._stream = self._provider.open_session(graph, model, settings.one_stream())
             self._pool = ThreadPoolExecutor(settings.streams, "jobonnx-stream")
-        self._closed = False
 
     def encode(
         self,
