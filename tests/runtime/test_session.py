@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from jobonnx.runtime.session import MOST_THREADS, Settings
+from jobonnx.errors import JobonnxError
+from jobonnx.runtime.session import MOST_THREADS, Session, Settings
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,16 @@ def test_numbers_are_whole_and_in_range(wrong: dict[str, Any]) -> None:
 def test_a_stream_has_its_share_of_the_threads() -> None:
     assert Settings("cpu", 5, streams=2).one_stream() == Settings("cpu", 2)
     assert Settings("cpu", MOST_THREADS).threads == MOST_THREADS
+
+
+def test_what_onnxruntime_throws_is_one_sentence() -> None:
+    class Failing:
+        def get_outputs(self) -> list[Any]:
+            return []
+
+        def run(self, *arguments: Any) -> None:
+            raise RuntimeError("[ONNXRuntimeError] : 6 : std::bad_alloc\nat line 3")
+
+    ids = np.zeros((1, 2), np.int64)
+    with pytest.raises(JobonnxError, match=r"onnxruntime failed on provider 'cpu' \(.*bad_alloc at line 3\); try smaller batches"):
+        Session(Failing(), "cpu", 1).run(ids, ids)

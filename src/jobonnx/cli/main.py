@@ -43,7 +43,8 @@ def _one_line() -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":  # since click 8.2: no error, but the help itself
             raise
         where = error.ctx.command_path if error.ctx is not None else "jobonnx"
-        raise _Misuse(f"{' '.join(error.format_message().split())} See {where} --help") from None
+        said = " ".join(error.format_message().split()).rstrip(".")
+        raise _Misuse(f"{said}. See {where} --help") from None
     except MemoryError:
         raise click.ClickException("out of memory; free some memory, or give fewer titles at once") from None
     except (JobonnxError, ValueError, OSError) as error:

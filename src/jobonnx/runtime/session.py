@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobonnx.arrays import Floats, Ints
+from jobonnx.errors import native
 
 MOST_THREADS = 1024  # more than any machine has; onnxruntime hangs or dies of some larger numbers
 _MOST_TOKENS = 1 << 40  # of a batch: everything is one batch
@@ -44,12 +45,13 @@ class Session:
 
     def run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """int64 [batch, sequence] ids and mask -> the graph's first output, float32; [batch, dimension] for engine graphs."""
-        result: Floats = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+        result: Floats = self.feed(input_ids=input_ids, attention_mask=attention_mask)
         return result
 
     def feed(self, **inputs: Any) -> Any:
         """Run any graph: named inputs -> its first output."""
-        return self._session.run(self._outputs, inputs)[0]
+        with native(f"onnxruntime failed on provider {self.provider!r}", "try smaller batches, or another provider"):
+            return self._session.run(self._outputs, inputs)[0]
 
     def close(self) -> None:
         """End what the session started; it cannot run any more."""
