@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py BUNDLE DATASET_FOLDER... [--json FILE]
 
-Finished models only: a set that is looked at while training is no evaluation set any more. Log each run in docs/decisions.md.
+Finished models only: a set that is looked at while training is no evaluation set any more. Log each run in benchmarks/results.
 """
 
 from __future__ import annotations

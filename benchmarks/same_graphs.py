@@ -34,7 +34,7 @@ SYNTHETIC: dict[str, dict[str, object]] = {
 }
 # A bound that int8 misses with all layers in int8, so that the export leaves some in float.
 STRICT = {"layers-in-float": 0.9999}
-TRAINED = {"trained": "training/checkpoint", "outliers": "training/outlier_twin"}
+TRAINED = {"trained": "training/checkpoint", "outliers": "training/outlier_twin"}  # in the tree before
 # Both programs run in either tree, hence the two names of a module.
 _MAKE = """
 import json, pathlib, sys
@@ -119,6 +119,7 @@ def _said(folder: Path, name: str) -> tuple[str, str, str]:
     """Of a manifest: the model, the recipe of every graph by variant and target, and the fingerprints."""
     manifest = json.loads((folder / name / "manifest.json").read_text(encoding="utf-8"))
     recipes = sorted((graph["variant"], _renamed(graph["target"]), graph["recipe"]) for graph in manifest["graphs"])
+    manifest["model"].pop("vocabulary", None)  # new: the tree before has none
     model = json.dumps(manifest["model"], sort_keys=True)
     return model, json.dumps(recipes), (folder / f"{name}.fingerprints.json").read_text()
 

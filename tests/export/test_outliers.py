@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.calibrated import Calibrated, calibrated_of
-from helpers.checkpoints import AVATURE, ROOT, needs_avature
+from helpers.checkpoints import AVATURE, OUTLIERS, needs_avature
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
 from jobonnx.runtime.providers import PROVIDERS
@@ -43,7 +43,7 @@ class Graph:
 def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Evaluation]]:
     """Language -> precision -> how it ranks."""
     folder = tmp_path_factory.mktemp("outliers")
-    source = calibrated_of(ROOT / "training" / "outlier_twin")
+    source = calibrated_of(OUTLIERS)
     write_float_graph(source.checkpoint, folder / "fp32.onnx")
     for name, alpha, static in PRECISIONS:
         recipe = make_recipe(source.checkpoint, source.statistics, alpha, static=static)
