@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from jobonnx.errors import JobonnxError, reason
@@ -83,15 +83,15 @@ def rows_of_titles(path: Path, counts: Counts) -> Iterator[tuple[int, list[str]]
     return _without_header(((number, line.split("\t")) for number, line in numbered_lines(path, counts)), counts, of_titles=True)
 
 
-def rows_of_ids(path: Path, columns: Sequence[int], form: str, counts: Counts) -> Iterator[tuple[int, list[str]]]:
+def rows_of_ids(path: Path, columns: Collection[int], form: str, counts: Counts) -> Iterator[tuple[int, list[str]]]:
     """Read the cells of qrels or a run without its header.
 
-    Lines are split at spaces and tabs in any mixture, as trec_eval does. Where tabs alone give every column, they separate: ids
-    that are titles hold spaces. Other white space of Unicode separates nothing.
+    Lines are split at spaces and tabs in any mixture, as trec_eval does. White space beyond ASCII is part of an id: Avature's
+    Japanese ids are titles, and hold the ideographic space.
 
     Args:
         path: the file.
-        columns: the numbers of columns that are allowed, the largest last; all lines have to have one number of them.
+        columns: the numbers of columns that are allowed; all lines have to have one number of them.
         form: the columns by name, for errors.
         counts: is added to.
 
@@ -99,7 +99,7 @@ def rows_of_ids(path: Path, columns: Sequence[int], form: str, counts: Counts) -
         JobonnxError: the file cannot be read, a line has another number of columns, or a cell between tabs is empty.
     """
     due = 0
-    cells = ((number, _cells(path, number, line, columns[-1])) for number, line in numbered_lines(path, counts))
+    cells = ((number, _cells(path, number, line)) for number, line in numbered_lines(path, counts))
     for number, row in _without_header(cells, counts, of_titles=False):
         if len(row) not in columns:
             raise fault(path, number, f"{len(row)} columns in {shortened(row)} where {form} are due")
@@ -120,11 +120,9 @@ def shortened(value: object) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
-def _cells(path: Path, number: int, line: str, columns: int) -> list[str]:
-    cells = [cell.strip(_WHITE_SPACE) for cell in line.split("\t")]
-    if len(cells) != columns:
-        return _SEPARATORS.split(line.strip(_WHITE_SPACE))
-    if not all(cells):  # at any white space, `1 <tab> 0 <tab> <tab> 1` would be a judgement of document 0
+def _cells(path: Path, number: int, line: str) -> list[str]:
+    cells = _SEPARATORS.split(line.strip(_WHITE_SPACE))
+    if len(cells) == 3 and line.count("\t") == 3:  # `1 <tab> 0 <tab> <tab> 1` would be a judgement of document 0
         raise fault(path, number, f"an empty cell in {shortened(line)}; fill it or remove the line")
     return cells
 
