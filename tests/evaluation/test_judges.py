@@ -16,7 +16,8 @@ from jobonnx.evaluation.lines import Counts
 from jobonnx.evaluation.metrics import evaluate_run
 from jobonnx.evaluation.trec import Qrels, Run, read_qrels, read_run
 
-pytestmark = pytest.mark.slow
+# ranx hashes ids to 64 bits and casts them.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unsafe cast")]
 
 CUTOFFS = (1, 5, 10, 20, 100, 500)
 Scores = dict[str, dict[str, float]]

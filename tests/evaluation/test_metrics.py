@@ -124,6 +124,17 @@ def test_judged_queries_missing_from_the_run_score_zero() -> None:
     assert evaluation.counts == Counts(queries_missing_from_run=1, unjudged_run_queries=1, queries_without_relevant=1)
 
 
+@pytest.mark.parametrize("cells", [1, 3, 4_000_000])
+def test_blocks_change_nothing_also_where_none_of_their_queries_was_ranked(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    monkeypatch.setattr("jobonnx.evaluation.metrics.CELLS", cells)
+    run = Run({"q2": {"d": 1.0, "e": 1.0, "f": 0.5}, "q3": {"e": 1.0}}, Counts())
+    qrels = Qrels({f"q{i}": {"d": 1, "f": 2} for i in range(6)}, Counts())
+    evaluation = evaluate_run(run, qrels, cutoffs=(1, 3))
+    assert evaluation.per_query["recall@3"].tolist() == [0, 0, 1, 0, 0, 0]
+    assert evaluation.bounds["accuracy@1"] == (0, 1 / 6)
+    assert evaluation.ties == {1: 1, 3: 0}
+
+
 def test_run_without_a_judged_query_is_refused() -> None:
     with pytest.raises(JobonnxError, match="no query of the run"):
         evaluate_run(Run({"q": {"d": 1.0}}, Counts()), Qrels({"other": {"d": 1}}, Counts()))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jobonnx.arrays import Doubles, Ints
+from jobonnx.arrays import Doubles, Floats, Ints
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation import ties as tied
 from jobonnx.evaluation.bootstrap import bootstrap_difference
@@ -89,36 +89,28 @@ def evaluate(
         raise JobonnxError(f"no query of {dataset.name} has a relevant document; check its qrels")
     queries = encoded(encoder, [dataset.queries[query] for query in judged])
     corpus = encoded(documents or encoder, list(dataset.corpus.values()))
-    # Ids descending: a stable sort by score then breaks ties as trec_eval does.
-    ids = sorted(dataset.corpus, reverse=True)
-    position = {document: index for index, document in enumerate(ids)}
-    place = np.array([position[document] for document in dataset.corpus], np.int64)
-    vectors = np.empty_like(corpus)
-    vectors[place] = corpus
     retrieved: list[list[str]] = []
     if ties == "sentence-transformers":
         retrieved = tied.heap_order(tied.cosines_of_torch(queries, corpus), list(dataset.corpus), max(cutoffs or MAP_CUTOFFS))
-    blocks = _Blocks(cutoffs)
-    start = 0
-    for scores in cosines(unit_length(queries), unit_length(vectors)):
-        grades = np.zeros(scores.shape, np.int64)
-        ordered = np.zeros(scores.shape, np.int64)
-        for row, query in enumerate(list(judged)[start : start + len(scores)]):
-            for document, grade in judged[query].items():
-                if document in position:
-                    grades[row, position[document]] = grade
-            order = tied.descending(scores[row])
-            scores[row], grades[row] = scores[row, order], grades[row, order]
-            if ties == "sentence-transformers":
-                first = np.array([position[document] for document in retrieved[start + row]], np.int64)
-                chosen = np.argsort(order)[first]
-                ordered[row] = grades[row, np.concatenate([chosen, np.delete(np.arange(len(order)), chosen)])]
-            else:
-                ordered[row] = grades[row, tied.ranx_order(scores[row])] if ties == "ranx" else grades[row]
-        block = list(judged.values())[start : start + len(scores)]
-        blocks.add(ordered, grades, scores, np.full(len(scores), len(ids), np.int64), block)
-        start += len(scores)
-    return blocks.evaluation(dataset.name, tuple(judged), dataset.counts, prefix="cosine_")
+    # Ids descending: a stable sort by score then breaks ties as trec_eval does.
+    ids = sorted(dataset.corpus, reverse=True)
+    place = {document: index for index, document in enumerate(ids)}
+    vectors = np.empty_like(corpus)
+    vectors[[place[document] for document in dataset.corpus]] = corpus
+    rows = (row for block in cosines(unit_length(queries), unit_length(vectors)) for row in block)
+    scored = _Queries(cutoffs)
+    for number, (scores, relevant) in enumerate(zip(rows, judged.values(), strict=True)):
+        grades = np.zeros(len(ids), np.int64)
+        for document, grade in relevant.items():
+            if document in place:
+                grades[place[document]] = grade
+        order = by_score = tied.descending(scores)
+        if ties == "ranx":
+            order = by_score[tied.ranx_order(scores[by_score])]
+        elif ties == "sentence-transformers":
+            order = tied.moved_first([place[document] for document in retrieved[number]], by_score)
+        scored.add(relevant, scores[by_score], grades[by_score], grades[order])
+    return scored.evaluation(dataset.name, tuple(judged), dataset.counts, prefix="cosine_")
 
 
 def evaluate_run(
@@ -144,30 +136,22 @@ def evaluate_run(
     missing = [query for query in query_ids if query not in run.scores]
     if len(missing) == len(query_ids):
         raise JobonnxError("no query of the run has a relevant document in the qrels; check that the two belong together")
-    depth = max(len(run.scores.get(query, ())) for query in query_ids)
-    blocks, size = _Blocks(cutoffs), max(1, CELLS // depth)
-    for start in range(0, len(query_ids), size):
-        block = query_ids[start : start + size]
-        shape = len(block), depth
-        ordered, grades, scores = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
-        lengths = np.zeros(len(block), np.int64)
-        for row, query in enumerate(block):
-            found = run.scores.get(query, {})
-            lengths[row] = length = len(found)
-            here = np.array([judged[query].get(document, 0) for document in found], np.int64)
-            values = np.array(list(found.values()), np.float64)
-            if ties == "trec":
-                with np.errstate(over="ignore"):  # trec_eval's scores are float32; 1e300 is infinity there
-                    values = values.astype(np.float32).astype(np.float64)
-            by_score = tied.descending(values)
-            ordered[row, :length] = here[_order(values, list(found), ties, max(cutoffs or MAP_CUTOFFS))]
-            grades[row, :length], scores[row, :length] = here[by_score], values[by_score]
-        blocks.add(ordered, grades, scores, lengths, [judged[query] for query in block])
+    scored = _Queries(cutoffs)
+    for query, relevant in judged.items():
+        found = run.scores.get(query, {})
+        grades = np.array([relevant.get(document, 0) for document in found], np.int64)
+        scores = np.array(list(found.values()), np.float64)
+        if ties == "trec":
+            with np.errstate(over="ignore"):  # trec_eval's scores are float32; 1e300 is infinity there
+                scores = scores.astype(np.float32).astype(np.float64)
+        by_score = tied.descending(scores)
+        order = _order(scores, list(found), ties, max(cutoffs or MAP_CUTOFFS))
+        scored.add(relevant, scores[by_score], grades[by_score], grades[order])
     counts = run.counts + qrels.counts
     counts["queries_without_relevant"] = len(qrels.relevance) - len(judged)
     counts["unjudged_run_queries"] = sum(query not in judged for query in run.scores)
     counts["queries_missing_from_run"] = len(missing)
-    return blocks.evaluation(name, query_ids, +counts)
+    return scored.evaluation(name, query_ids, +counts)
 
 
 def compare(candidate: Evaluation, reference: Evaluation) -> dict[str, Difference]:
@@ -183,37 +167,51 @@ def compare(candidate: Evaluation, reference: Evaluation) -> dict[str, Differenc
     return {metric: Difference(*row) for metric, row in zip(candidate.per_query, rows, strict=True)}
 
 
-class _Blocks:
-    """The metrics of one block of queries after the other, in the order asked for and in the two orders that bound them."""
+class _Queries:
+    """The metrics of one query after the other, in the order asked for and in the two orders of ties that bound them."""
 
     def __init__(self, cutoffs: Sequence[int] | None) -> None:
         self._cutoffs = cutoffs
         self._columns = tuple(cutoffs or CUTOFFS)
+        self._waiting: list[tuple[Mapping[str, int], Doubles | Floats, Ints, Ints]] = []
+        self._cells = 0
         self._parts: list[list[dict[str, Doubles]]] = []
         self._tied = np.zeros(len(self._columns), np.int64)
 
-    def add(self, ordered: Ints, grades: Ints, scores: Any, lengths: Ints, judged: Sequence[Mapping[str, int]]) -> None:
-        """Add a block of queries.
+    def add(self, relevant: Mapping[str, int], scores: Doubles | Floats, grades: Ints, ordered: Ints) -> None:
+        """Add a query.
 
         Args:
-            ordered: [queries, depth]: the grades at each rank.
-            grades: [queries, depth]: the same by score, in any order of ties.
-            scores: [queries, depth]: the scores of `grades`, not increasing.
-            lengths: [queries]: documents ranked.
-            judged: the grades of each query's relevant documents, ranked or not.
+            relevant: the grade of each relevant document, ranked or not.
+            scores: [depth]: of the documents ranked, not increasing.
+            grades: [depth]: of the same documents, in any order of ties.
+            ordered: [depth]: of the same documents, in the order asked for.
         """
+        self._waiting.append((relevant, scores, grades, ordered))
+        self._cells += len(scores)
+        if self._cells >= CELLS:
+            self._compute()
+
+    def _compute(self) -> None:
+        """Compute the metrics of the queries that wait, as matrices."""
+        if not self._waiting:
+            return
+        judged, scores, grades, ordered = zip(*self._waiting, strict=True)
+        self._waiting, self._cells = [], 0
         relevant = np.array([len(documents) for documents in judged], np.int64)
         ideal = None
         if max(max(documents.values()) for documents in judged) > 1:
-            ideal = np.zeros((len(judged), int(relevant.max())), np.int64)
-            for row, documents in enumerate(judged):
-                ideal[row, : len(documents)] = sorted(documents.values(), reverse=True)
-        best, worst = tied.best_and_worst(grades, scores, lengths)
-        self._parts.append([all_metrics(order, relevant, ideal, self._cutoffs) for order in (ordered, worst, best)])
-        self._tied += tied.count_at(tied.tied_with_next(scores, lengths), self._columns)
+            ideal = _padded([sorted(documents.values(), reverse=True) for documents in judged], np.int64)
+        lengths = np.array([len(row) for row in scores], np.int64)
+        by_score = _padded(scores, scores[0].dtype)
+        best, worst = tied.best_and_worst(_padded(grades, np.int64), by_score, lengths)
+        orders = (_padded(ordered, np.int64), worst, best)
+        self._parts.append([all_metrics(order, relevant, ideal, self._cutoffs) for order in orders])
+        self._tied += tied.count_at(tied.tied_with_next(by_score, lengths), self._columns)
 
     def evaluation(self, name: str, query_ids: tuple[str, ...], counts: Counts, prefix: str = "") -> Evaluation:
-        """Put the blocks together; `prefix` goes before the metrics' names."""
+        """Put the queries together; `prefix` goes before the metrics' names."""
+        self._compute()
         per_query, worst, best = (
             {f"{prefix}{metric}": np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
             for parts in zip(*self._parts, strict=True)
@@ -237,9 +235,14 @@ def _order(scores: Doubles, ids: list[str], ties: Ties, k: int) -> Ints:
         return by_id[tied.descending(scores[by_id])]
     if ties == "ranx":
         return tied.ranx_order(scores)
-    position = {document: place for place, document in enumerate(ids)}
-    first = np.array([position[document] for document in tied.heap_order([tied.tensor(scores)], ids, k)[0]], np.int64)
-    others = np.ones(len(ids), np.bool_)
-    others[first] = False
-    by_score = tied.descending(scores)
-    return np.concatenate([first, by_score[others[by_score]]])
+    place = {document: index for index, document in enumerate(ids)}
+    (first,) = tied.heap_order([tied.tensor(scores)], ids, k)
+    return tied.moved_first([place[document] for document in first], tied.descending(scores))
+
+
+def _padded(rows: Sequence[Sequence[int] | np.ndarray[Any, Any]], dtype: Any) -> np.ndarray[Any, Any]:
+    """Put rows of several lengths into a matrix, zeros behind the shorter ones."""
+    matrix = np.zeros((len(rows), max(map(len, rows))), dtype)
+    for row, values in zip(matrix, rows, strict=True):
+        row[: len(values)] = values
+    return matrix

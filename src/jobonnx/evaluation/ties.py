@@ -83,6 +83,13 @@ def heap_order(chunks: Iterable[Any], ids: Sequence[str], k: int) -> list[list[s
     return [[document for _, document in sorted(heap, key=lambda item: item[0], reverse=True)] for heap in heaps]
 
 
+def moved_first(first: Sequence[int], order: Ints) -> Ints:
+    """Give the positions `first`, then the others as `order` has them; int64 [documents]."""
+    others = np.ones(len(order), np.bool_)
+    others[list(first)] = False
+    return np.concatenate([np.array(first, np.int64), order[others[order]]])
+
+
 def cosines_of_torch(queries: Floats, corpus: Floats) -> Iterator[Any]:
     """Score as sentence-transformers does: torch tensors [queries, documents of a chunk].
 
