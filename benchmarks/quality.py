@@ -57,7 +57,7 @@ def table(title: str, metric: str, results: dict[str, dict[str, Evaluation]]) ->
 
 
 def _difference(system: str, evaluations: dict[str, Evaluation], metric: str) -> str:
-    """A variant's mean difference to the reference with its paired bootstrap interval."""
+    """Give a variant's mean difference to the reference with its paired bootstrap interval."""
     if system in (BASELINE, REFERENCE) or REFERENCE not in evaluations:
         return ""
     d = compare(evaluations[system], evaluations[REFERENCE])[metric]

@@ -118,13 +118,13 @@ def _with_a_rank(grades: Ints | Bools) -> Ints | Bools:
 
 
 def _discounted(grades: np.ndarray[Any, Any]) -> Doubles:
-    """Cumulated gain at each rank, float64 [queries, depth]."""
+    """Cumulate the gain at each rank, float64 [queries, depth]."""
     gain: Doubles = (grades / np.log2(np.arange(2, grades.shape[1] + 2))).cumsum(axis=1)
     return gain
 
 
 def _ideal_gain(relevant: Ints, ideal: Ints | None) -> Doubles:
-    """The ideal ranking's cumulated gain, float64 [queries, most relevant]; it is flat past a query's last relevant document."""
+    """Compute the ideal ranking's cumulated gain, float64 [queries, most relevant]; flat past a query's last one."""
     if ideal is None:
         ideal = (np.arange(relevant.max()) < relevant[:, None]).astype(np.int64)
     return _discounted(ideal)

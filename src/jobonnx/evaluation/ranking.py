@@ -24,7 +24,9 @@ _UNIT_TOLERANCE = 1e-4
 class TitleEncoder(Protocol):
     """What evaluation needs of an encoder: texts in, float32 [texts, dimension] out, of any length but zero."""
 
-    def encode(self, texts: list[str], /) -> Floats: ...
+    def encode(self, texts: list[str], /) -> Floats:
+        """Encode texts."""
+        ...
 
 
 @dataclass(frozen=True)

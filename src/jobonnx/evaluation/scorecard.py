@@ -159,7 +159,7 @@ def _entry(card: Scorecard, system: str, name: str) -> dict[str, Any]:
 
 
 def _cell(card: Scorecard, system: str, name: str, metric: str) -> tuple[str, ...]:
-    """The value, and with it the difference and the interval where there is a reference."""
+    """Write the value, and with it the difference and the interval where there is a reference."""
     value = f"{card.evaluations[system][name].per_query[metric].mean():.4f}"
     if system not in card.differences:
         return (value,)
@@ -168,7 +168,7 @@ def _cell(card: Scorecard, system: str, name: str, metric: str) -> tuple[str, ..
 
 
 def _ranges(datasets: Mapping[str, Evaluation]) -> list[list[str]]:
-    """Rows of a table: queries in which a cutoff cuts through documents of one score, and the metrics that their order moves."""
+    """Make a table's rows: queries in which a cutoff cuts through documents of one score, and the metrics that order moves."""
     rows = []
     for cutoff in next(iter(datasets.values())).ties:
         counts = [evaluation.ties[cutoff] for evaluation in datasets.values()]
