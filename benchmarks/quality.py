@@ -8,21 +8,20 @@ Finished models only: a set that is looked at while training is no evaluation se
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from jobonnx import Bundle, Encoder
+from jobonnx import Bundle, Encoder, files, markdown
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
-from jobonnx_train.baseline import Tfidf
+from jobonnx.evaluation.tfidf import Tfidf
 
 METRICS = {"MAP@200": "cosine_map@200", "nDCG@20": "cosine_ndcg@20", "recall@100": "cosine_recall@100"}
-REFERENCE = "fp32"
+REFERENCE, BASELINE = "fp32", "TF-IDF"
 
 
 def main() -> None:
-    """Print one table a metric: a row a dataset, a column a system."""
+    """Print one table per metric: a row per dataset, a column per system."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
     parser.add_argument("datasets", nargs="+", type=Path)
@@ -34,31 +33,34 @@ def main() -> None:
     results: dict[str, dict[str, Evaluation]] = {}
     for folder in options.datasets:
         dataset = read_folder(folder)
-        systems = {"TF-IDF": Tfidf(dataset.corpus.values()), **encoders}
-        results[dataset.name] = {name: evaluate(system, dataset) for name, system in systems.items()}
+        results[dataset.name] = {BASELINE: evaluate(Tfidf(dataset.corpus.values()), dataset)}
+        results[dataset.name] |= {variant: evaluate(encoder, dataset) for variant, encoder in encoders.items()}
         print(f"{dataset.name} done", file=sys.stderr)
     for title, metric in METRICS.items():
-        print(_table(title, metric, results))
+        print(table(title, metric, results), end="\n\n")
     if options.json:
-        means = {name: {system: e.means for system, e in systems.items()} for name, systems in results.items()}
-        options.json.write_text(json.dumps(means, indent=1) + "\n")
+        files.write_json(
+            options.json, {name: {system: e.means for system, e in systems.items()} for name, systems in results.items()}
+        )
 
 
-def _table(title: str, metric: str, results: dict[str, dict[str, Evaluation]]) -> str:
+def table(title: str, metric: str, results: dict[str, dict[str, Evaluation]]) -> str:
+    """Write one metric's table; the last column is the reference's share of the baseline, where the bundle has the reference."""
     systems = list(next(iter(results.values())))
-    lines = [f"| {title} | {' | '.join(systems)} | {REFERENCE} / TF-IDF |", "|---" * (len(systems) + 2) + "|"]
+    compared = REFERENCE in systems
+    rows = []
     for name, evaluations in results.items():
-        cells = [f"{e.means[metric]:.4f}{_difference(system, e, evaluations, metric)}" for system, e in evaluations.items()]
-        ratio = evaluations[REFERENCE].means[metric] / evaluations["TF-IDF"].means[metric]
-        lines.append(f"| {name} | {' | '.join(cells)} | {ratio:.2f} |")
-    return "\n".join(lines) + "\n"
+        values = {system: evaluation.means[metric] for system, evaluation in evaluations.items()}
+        cells = [f"{value:.4f}{_difference(system, evaluations, metric)}" for system, value in values.items()]
+        rows.append([name, *cells, *([f"{values[REFERENCE] / values[BASELINE]:.2f}"] if compared else [])])
+    return markdown.table([title, *systems, *([f"{REFERENCE} / {BASELINE}"] if compared else [])], rows)
 
 
-def _difference(system: str, evaluation: Evaluation, evaluations: dict[str, Evaluation], metric: str) -> str:
-    """A variant's mean difference to fp32 with its paired bootstrap interval."""
-    if system in ("TF-IDF", REFERENCE):
+def _difference(system: str, evaluations: dict[str, Evaluation], metric: str) -> str:
+    """Give a variant's mean difference to the reference with its paired bootstrap interval."""
+    if system in (BASELINE, REFERENCE) or REFERENCE not in evaluations:
         return ""
-    d = compare(evaluation, evaluations[REFERENCE])[metric]
+    d = compare(evaluations[system], evaluations[REFERENCE])[metric]
     return f" {d.mean:+.4f} [{d.low:+.4f} {d.high:+.4f}]"
 
 

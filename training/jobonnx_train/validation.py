@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import SentenceEvaluator
 
 from jobonnx.arrays import Floats
-from jobonnx.evaluation.metrics import TitleEncoder, rank, ranking_metrics
+from jobonnx.evaluation.measures import ranking_metrics
+from jobonnx.evaluation.ranking import TitleEncoder, rank
 from jobonnx_train.tasks import Retrieval
 
 log = logging.getLogger(__name__)
