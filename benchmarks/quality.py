@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobonnx import Bundle, Encoder, files, markdown
+from jobonnx import Bundle, Encoder, markdown, strict_json
+from jobonnx.evaluation.evaluate import Evaluation, compare, evaluate
 from jobonnx.evaluation.formats import read_folder
-from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
 from jobonnx.evaluation.tfidf import Tfidf
 
 METRICS = {"MAP@200": "cosine_map@200", "nDCG@20": "cosine_ndcg@20", "recall@100": "cosine_recall@100"}
@@ -39,7 +39,7 @@ def main() -> None:
     for title, metric in METRICS.items():
         print(table(title, metric, results), end="\n\n")
     if options.json:
-        files.write_json(
+        strict_json.write_json(
             options.json, {name: {system: e.means for system, e in systems.items()} for name, systems in results.items()}
         )
 

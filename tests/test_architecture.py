@@ -23,6 +23,7 @@ FOUNDATION = (
     "jobonnx.arguments",
     "jobonnx.signals",
     "jobonnx.files",
+    "jobonnx.strict_json",
     "jobonnx.progress",
     "jobonnx.markdown",
 )
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobonnx.arguments": ("jobonnx.errors", "jobonnx.arrays"),
     "jobonnx.signals": ("jobonnx.errors",),
     "jobonnx.files": ("jobonnx.errors", "jobonnx.signals"),
+    "jobonnx.strict_json": ("jobonnx.errors", "jobonnx.files"),
     "jobonnx.bundle": FOUNDATION,
     "jobonnx.text": FOUNDATION,
     "jobonnx.runtime": (*FOUNDATION, "jobonnx.bundle", "jobonnx.text.batching"),
@@ -137,7 +139,16 @@ def test_a_command_imports_what_it_needs_when_it_runs(name: str) -> None:
     """`jobonnx --help` must not load numpy, let alone an encoder: only the foundation is imported at the top of a file."""
     at_the_top = ast.Module([node for node in TREES[name].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
     ours = {target for target in imported(name, at_the_top) if target.split(".")[0] in OURS}
-    light = ("jobonnx.cli", "jobonnx.text.unicode", "jobonnx.errors", "jobonnx.signals", "jobonnx.files", "jobonnx.progress")
+    light = (
+        "jobonnx.strict_json",
+        "jobonnx.cli",
+        "jobonnx.text.surrogates",
+        "jobonnx.errors",
+        "jobonnx.signals",
+        "jobonnx.files",
+        "jobonnx.strict_json",
+        "jobonnx.progress",
+    )
     assert not {target for target in ours if target != "jobonnx" and not any(inside(target, other) for other in light)}
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from jobonnx.arrays import Floats
 from jobonnx.bundle.integrity import is_inside
 from jobonnx.errors import JobonnxError, native
-from jobonnx.files import convert, optional, read_json
+from jobonnx.files import optional
+from jobonnx.strict_json import convert, read_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

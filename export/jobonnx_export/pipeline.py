@@ -34,11 +34,11 @@ from jobonnx.files import new_folder
 from jobonnx.parity.measure import measure, tolerance_violations
 from jobonnx.parity.verify import run_graph
 from jobonnx.progress import Progress
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
-from jobonnx_export.graph.data_file import DataFile
+from jobonnx_export.graph.external_data import DataFile
 from jobonnx_export.portable import export_portable
 from jobonnx_export.quantize import ALPHA, Int8Recipe, LinearStatistics, calibrate, linear_names, make_recipe
 from jobonnx_export.reference import Reference

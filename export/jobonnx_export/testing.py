@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from jobonnx.arrays import Floats, Ints
-from jobonnx.files import new_folder, read_json
+from jobonnx.files import new_folder
+from jobonnx.strict_json import read_json
 from jobonnx_export.checkpoint import Architecture, read_architecture, tensor_shapes
 
 _OFFSETS = (1.0, -0.6, 0.4)  # of the outlier channels, times `outliers`

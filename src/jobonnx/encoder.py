@@ -13,7 +13,7 @@ from jobonnx.bundle.manifest import TOKENIZER, Bundle
 from jobonnx.progress import bar
 from jobonnx.runtime.choose import choose
 from jobonnx.runtime.engine import Engine
-from jobonnx.runtime.ids import check_integers
+from jobonnx.runtime.token_ids import check_integers
 from jobonnx.text.batching import deduplicate
 from jobonnx.text.tokenizer import Tokenizer
 

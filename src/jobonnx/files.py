@@ -1,26 +1,21 @@
-"""Files: written whole or not at all, hashed, and JSON that may be hostile read by one strict reader."""
+"""Files: written whole or not at all, never over an input, and hashed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import itertools
-import json
-import math
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO
 
 from jobonnx import signals
 from jobonnx.errors import JobonnxError, reason
 
-T = TypeVar("T")
-_MOST_JSON_BYTES = 1 << 28  # a tokenizer.json of 250,002 pieces has 17 MB
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _serial = itertools.count()
 
@@ -157,7 +152,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return split_lines(content, str(path))
 
 
@@ -181,127 +176,6 @@ def split_lines(content: bytes, name: str) -> list[str]:
     return titles
 
 
-def read_json(path: Path, kind: type[T], fix: str) -> T:
-    """Read a JSON file that may be hostile; see `parse_json`.
-
-    Args:
-        path: the file.
-        kind: what it has to hold.
-        fix: what the user should do if it does not.
-
-    Raises:
-        JobonnxError: it cannot be read, or does not hold a `kind`.
-    """
-    try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
-            raise JobonnxError(f"{path} has more than {_MOST_JSON_BYTES:,} bytes, too many for this file; {fix}")
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-    return parse_json(content, kind, str(path), fix)
-
-
-def parse_json(content: str | bytes, kind: type[T], name: str, fix: str) -> T:
-    """Parse JSON strictly: UTF-8, no key twice, no NaN or infinity, no lone surrogate, nothing too deep or too long.
-
-    Args:
-        content: the JSON text.
-        kind: what it has to hold: a type that msgspec converts to, such as `dict[str, int]` or a frozen dataclass. Types are never
-            coerced, names that a dataclass does not have are refused, and its `__post_init__` may refuse values with a ValueError.
-        name: what errors call it: the file, and the line where it matters.
-        fix: what the user should do if it does not hold a `kind`.
-
-    Raises:
-        JobonnxError: it is no JSON, or does not hold a `kind`; the field is named.
-    """
-    try:
-        text = content if isinstance(content, str) else content.decode()
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
-        if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise JobonnxError(f"{name} holds half of a surrogate pair, which is no character; {fix}") from None
-    except RecursionError:
-        raise JobonnxError(f"{name} is not valid JSON (nested too deeply); {fix}") from None
-    except ValueError as error:  # not UTF-8, no JSON, a number of 5,000 digits, and the refusals below
-        raise JobonnxError(f"{name} is not valid JSON ({reason(error)}); {fix}") from None
-    return convert(value, kind, name, fix)
-
-
-def convert(value: Any, kind: type[T], name: str, fix: str) -> T:
-    """Turn parsed JSON into a `kind`, as `parse_json` does.
-
-    Raises:
-        JobonnxError: it does not hold a `kind`; the field is named.
-    """
-    import msgspec
-
-    try:
-        converted = msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).replace("`", "").partition(" - at ")
-        where = f"{place.removeprefix('$').removeprefix('.')}: " if place not in ("", "$") else ""
-        raise JobonnxError(f"{name}: {where}{message[:1].lower()}{message[1:]}; {fix}") from None
-    except RecursionError:
-        raise JobonnxError(f"{name} is not valid JSON (nested too deeply); {fix}") from None
-    if unknown := next(_unknown(value, converted, ""), None):
-        raise JobonnxError(f"{name}: {unknown} is unknown to this version of jobonnx; {fix}")
-    return converted
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all; no NaN.
-
-    Raises:
-        JobonnxError: the file cannot be written.
-    """
-    with replaced(path) as file:
-        file.write(json_text(content).encode())
-
-
-def json_text(content: Any) -> str:
-    """JSON as the project writes it: readable, one final line end, no NaN."""
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
-    return content
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number in JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits[:20]} is too large a number")
-    return number
-
-
-def _unknown(value: Any, converted: Any, place: str) -> Iterator[str]:
-    """Names in parsed JSON that the dataclasses made of it do not have."""
-    if is_dataclass(converted) and isinstance(value, Mapping):
-        known = {field.name for field in fields(converted)}
-        for name, part in value.items():
-            here = f"{place}.{name}" if place else name
-            if name not in known:
-                yield here
-            else:
-                yield from _unknown(part, getattr(converted, name), here)
-    elif isinstance(converted, Mapping) and isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _unknown(part, converted.get(name), f"{place}.{name}" if place else name)
-    elif isinstance(converted, list | tuple) and isinstance(value, list):
-        for number, (part, made) in enumerate(zip(value, converted, strict=False)):
-            if not isinstance(part, str | int | float | None):  # most items of most lists
-                yield from _unknown(part, made, f"{place}[{number}]")
-
-
 def _beside(target: Path) -> Path:
     """Return a name for `target` in the making, in the same folder and never used twice."""
     return target.with_name(f".{target.name[:60]}.{os.getpid()}-{next(_serial)}.partial")
@@ -321,6 +195,7 @@ def _unwritable(path: Path, error: Exception) -> JobonnxError:
     return JobonnxError(f"{str(path)[:100]!r} could not be written ({reason(error)}); name another place")
 
 
-def _unreadable(path: Path, error: Exception) -> JobonnxError:
+def unreadable(path: Path, error: Exception) -> JobonnxError:
+    """Make the error of a file that cannot be read."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
     return JobonnxError(f"{str(path)!r} cannot be read ({why})" if "\0" in str(path) else f"{path} cannot be read ({why})")

@@ -11,11 +11,11 @@ from helpers.checkpoints import AVATURE, SHARED, SMALL, needs, needs_avature
 from jobonnx import Bundle, Encoder
 from jobonnx.bundle.manifest import TOKENIZER
 from jobonnx.data.titles import read_lexicon, read_titles
+from jobonnx.evaluation.evaluate import compare, evaluate
 from jobonnx.evaluation.formats import read_folder
-from jobonnx.evaluation.metrics import compare, evaluate
 from jobonnx.evaluation.tfidf import Tfidf
 from jobonnx.runtime.engine import Engine
-from jobonnx.runtime.tuned import default_settings
+from jobonnx.runtime.tuning_cache import default_settings
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
 from jobonnx_train.recipe import small_recipe

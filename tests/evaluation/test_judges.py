@@ -12,8 +12,8 @@ import pytest
 
 from helpers.retrieval import NAMES
 from jobonnx.errors import JobonnxError
+from jobonnx.evaluation.evaluate import evaluate_run
 from jobonnx.evaluation.lines import Counts
-from jobonnx.evaluation.metrics import evaluate_run
 from jobonnx.evaluation.trec import Qrels, Run, read_qrels, read_run
 
 # ranx hashes ids to 64 bits and casts them.

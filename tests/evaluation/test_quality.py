@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jobonnx.evaluation.evaluate import Evaluation
 from jobonnx.evaluation.lines import Counts
-from jobonnx.evaluation.metrics import Evaluation
 from quality import table
 
 

@@ -9,7 +9,7 @@ from helpers.retrieval import Lookup, Trigrams, dataset
 from jobonnx.arrays import Floats
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation import ranking
-from jobonnx.evaluation.metrics import evaluate
+from jobonnx.evaluation.evaluate import evaluate
 from jobonnx.evaluation.ranking import Prompted, cosines, rank
 from jobonnx.search.topk import top_k
 

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from jobonnx.errors import JobonnxError
+from jobonnx.evaluation.evaluate import Evaluation
 from jobonnx.evaluation.lines import Counts
-from jobonnx.evaluation.metrics import Evaluation
 from jobonnx.evaluation.scorecard import Scorecard, as_json, as_markdown, as_tables, scorecard, write_per_query
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.retrieval import dataset
-from jobonnx.evaluation.metrics import evaluate
+from jobonnx.evaluation.evaluate import evaluate
 from jobonnx.evaluation.tfidf import Tfidf
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from helpers.retrieval import AsTorch, Lookup, dataset, evaluator, flat, with_duplicates
 from jobonnx.errors import JobonnxError
+from jobonnx.evaluation.evaluate import evaluate, evaluate_run
 from jobonnx.evaluation.formats import relevant_documents
 from jobonnx.evaluation.lines import Counts
-from jobonnx.evaluation.measures import all_metrics
-from jobonnx.evaluation.metrics import evaluate, evaluate_run
+from jobonnx.evaluation.metrics import all_metrics
 from jobonnx.evaluation.ranking import rank
 from jobonnx.evaluation.ties import TIES, best_and_worst, ranx_order, tied_with_next
 from jobonnx.evaluation.trec import Qrels, Run

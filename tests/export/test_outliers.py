@@ -11,8 +11,8 @@ import pytest
 
 from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import AVATURE, OUTLIERS, needs_avature
+from jobonnx.evaluation.evaluate import Evaluation, compare, evaluate
 from jobonnx.evaluation.formats import read_folder
-from jobonnx.evaluation.metrics import Evaluation, compare, evaluate
 from jobonnx.runtime.providers import PROVIDERS
 from jobonnx.runtime.session import Settings
 from jobonnx.text.batching import batch_by_length, pad

@@ -12,7 +12,7 @@ import numpy as np
 from jobonnx.arrays import Floats
 from jobonnx.evaluation.formats import Dataset
 from jobonnx.evaluation.lines import Counts
-from jobonnx.evaluation.measures import CUTOFFS, MAP_CUTOFFS
+from jobonnx.evaluation.metrics import CUTOFFS, MAP_CUTOFFS
 
 NAMES = [f"{m}@{k}" for m in ("accuracy", "precision", "recall", "ndcg", "mrr") for k in CUTOFFS]
 NAMES += [f"map@{k}" for k in MAP_CUTOFFS]

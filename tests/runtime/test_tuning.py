@@ -18,10 +18,10 @@ from helpers import gpu
 from jobonnx import Bundle, Encoder, JobonnxError
 from jobonnx.cli.main import main
 from jobonnx.data.titles import read_titles
-from jobonnx.runtime import tuned, tuning
+from jobonnx.runtime import tuning, tuning_cache
 from jobonnx.runtime.session import Settings
-from jobonnx.runtime.tuned import load, path_of, this_machine
 from jobonnx.runtime.tuning import tune
+from jobonnx.runtime.tuning_cache import load, path_of, this_machine
 
 TITLES = read_titles()[::40]
 # Rows of token ids are made once, by the tokenizer of the small model; the tests' bundle has one of its own.
@@ -54,7 +54,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Seconds:
         monkeypatch.setattr(tuning._Stopwatch, way, lambda self, candidate: times.get(candidate, 1.0))
     monkeypatch.setattr(tuning._Stopwatch, "limit", lambda self, candidate: None)
     monkeypatch.setattr(tuning, "available_threads", lambda: 4)
-    monkeypatch.setattr(tuned, "available_threads", lambda: 4)
+    monkeypatch.setattr(tuning_cache, "available_threads", lambda: 4)
     return times
 
 
@@ -101,7 +101,7 @@ def test_it_measures_for_real_and_vectors_stay_the_same(bundle: Path, rows: Any,
     _, trials = tune(Bundle.open(bundle), "int8", rows)
     assert all(0 < t.ratio < 100 for t in trials)
     keep(bundle, Settings("cpu", 2, streams=2, token_budget=64, spin=False), threads=2)
-    monkeypatch.setattr(tuned, "available_threads", lambda: 2)
+    monkeypatch.setattr(tuning_cache, "available_threads", lambda: 2)
     with Encoder(bundle) as fast:
         assert fast.engine._stream is not fast.engine.session
         assert (fast.engine._stream.threads, fast.engine.session.threads) == (1, 2)

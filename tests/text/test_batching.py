@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobonnx.runtime.providers.buckets import batch_by_bucket
+from jobonnx.runtime.providers.shape_buckets import batch_by_bucket
 from jobonnx.text.batching import batch_by_length, deduplicate, pad
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=200)

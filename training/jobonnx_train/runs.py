@@ -15,7 +15,8 @@ from transformers import set_seed
 from jobonnx.data.titles import read_lexicon
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation.tfidf import Tfidf
-from jobonnx.files import new_folder, write_json
+from jobonnx.files import new_folder
+from jobonnx.strict_json import write_json
 from jobonnx_train.guide import GuidedLoss, GuideTable, guide_vectors, load_guide
 from jobonnx_train.model import build, save_half, start_as_mean, train_unpadded
 from jobonnx_train.pairs import talentclef_sets, training_sets

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import SentenceEvaluator
 
 from jobonnx.arrays import Floats
-from jobonnx.evaluation.measures import ranking_metrics
+from jobonnx.evaluation.metrics import ranking_metrics
 from jobonnx.evaluation.ranking import TitleEncoder, rank
 from jobonnx_train.tasks import Retrieval
 

@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from jobonnx_export.checkpoint import Checkpoint
 from jobonnx_export.graph.attention import Attention, FusedAttention, FusedAttentionByLengths, StandardAttention
-from jobonnx_export.graph.data_file import DataFile
+from jobonnx_export.graph.external_data import DataFile
 from jobonnx_export.graph.layout import Layout, Padded, Rows, Unpadded
 from jobonnx_export.graph.linear import FloatLinear, Int8Linear, Linear, QdqLinear
 from jobonnx_export.graph.writer import GraphWriter

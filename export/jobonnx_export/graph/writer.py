@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from jobonnx_export.graph.data_file import DataFile
+from jobonnx_export.graph.external_data import DataFile
 
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: attention and integer products, each one kernel
 _OPSET = 20

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from jobonnx.errors import JobonnxError
-from jobonnx.files import cache_folder, read_json, sha256, write_json
+from jobonnx.files import cache_folder, sha256
+from jobonnx.strict_json import read_json, write_json
 
 _ALWAYS_HASHED = 1 << 20  # bytes; larger files are hashed on first load, then known by size, mtime and inode
 _AGAIN = "export or download it again"

@@ -12,7 +12,7 @@ from typing import Any
 from jobonnx.bundle.hub import HUB_ID, download
 from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, is_inside, with_checksum
 from jobonnx.errors import JobonnxError
-from jobonnx.files import convert, json_text, read_json
+from jobonnx.strict_json import convert, json_text, read_json
 
 FORMAT = 1  # of the manifest; a newer one is refused
 MANIFEST = "manifest.json"

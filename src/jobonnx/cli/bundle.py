@@ -147,8 +147,8 @@ def tune(bundle: str | None, variants: tuple[str, ...], as_json: bool) -> None:
     from jobonnx.data.titles import read_titles
     from jobonnx.runtime.choose import runners
     from jobonnx.runtime.providers import PROVIDERS
-    from jobonnx.runtime.tuned import path_of
     from jobonnx.runtime.tuning import tune as run
+    from jobonnx.runtime.tuning_cache import path_of
     from jobonnx.text.tokenizer import Tokenizer
 
     opened = Bundle.open(bundle)

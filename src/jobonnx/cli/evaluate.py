@@ -18,9 +18,9 @@ from jobonnx.cli.options import FILE, encoder_options, load
 from jobonnx.errors import JobonnxError, ProviderUnavailableError
 
 if TYPE_CHECKING:
+    from jobonnx.evaluation.evaluate import Evaluation
     from jobonnx.evaluation.formats import Dataset
     from jobonnx.evaluation.lines import Counts
-    from jobonnx.evaluation.metrics import Evaluation
     from jobonnx.evaluation.ranking import TitleEncoder
     from jobonnx.evaluation.scorecard import Scorecard
 
@@ -195,7 +195,7 @@ def _check_usage(
 
 def _score_runs(runs: Sequence[Path], qrels: Path, how: dict[str, Any]) -> tuple[Scorecard, dict[str, Any]]:
     """Score one run, or two that are compared, the second with the first; and say what was scored."""
-    from jobonnx.evaluation.metrics import evaluate_run
+    from jobonnx.evaluation.evaluate import evaluate_run
     from jobonnx.evaluation.scorecard import scorecard
     from jobonnx.evaluation.trec import read_qrels, read_run
 
@@ -275,7 +275,7 @@ def _evaluate_variants(
     from rich.console import Console
 
     from jobonnx import Bundle
-    from jobonnx.evaluation.metrics import evaluate as evaluated
+    from jobonnx.evaluation.evaluate import evaluate as evaluated
     from jobonnx.evaluation.scorecard import REFERENCE
 
     bundle = Bundle.open(model, revision=options["revision"])

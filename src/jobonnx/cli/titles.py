@@ -14,7 +14,7 @@ import click
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
 from jobonnx.errors import JobonnxError
 from jobonnx.files import read_lines, replaced, split_lines
-from jobonnx.text.unicode import without_lone_surrogates
+from jobonnx.text.surrogates import without_lone_surrogates
 
 
 @click.command()

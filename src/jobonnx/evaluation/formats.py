@@ -22,7 +22,7 @@ from typing import NotRequired, TypedDict
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation.lines import Counts, fault, numbered_lines, rows_of_titles, shortened
 from jobonnx.evaluation.trec import read_qrels
-from jobonnx.files import parse_json
+from jobonnx.strict_json import parse_json
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rich.table import Table
 from jobonnx import markdown
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation.bootstrap import CONFIDENCE, RESAMPLES
-from jobonnx.evaluation.metrics import Difference, Evaluation, compare
+from jobonnx.evaluation.evaluate import Difference, Evaluation, compare
 from jobonnx.evaluation.ties import TIE_RULES, Ties
 from jobonnx.files import replaced
 

@@ -10,7 +10,7 @@ import numpy as np
 from jobonnx.arrays import Doubles, Floats
 from jobonnx.bundle.manifest import REFERENCE_TEXTS, REFERENCE_VECTORS, Parity
 from jobonnx.errors import JobonnxError, reason
-from jobonnx.files import read_json
+from jobonnx.strict_json import read_json
 
 # variant -> field -> bound: a lower bound for cosines, an upper bound for max_abs.
 TOLERANCES: dict[str, dict[str, float]] = {

@@ -14,7 +14,7 @@ from jobonnx.parity.measure import measure, read_reference, tolerance_violations
 from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.machine import available_threads
 from jobonnx.runtime.providers import EVERYWHERE, providers_for
-from jobonnx.runtime.tuned import default_settings
+from jobonnx.runtime.tuning_cache import default_settings
 from jobonnx.text.tokenizer import Tokenizer
 
 _BATCH = 16  # rows; of mixed lengths, so that padding is part of what is measured

@@ -13,7 +13,7 @@ from jobonnx.runtime.machine import available_threads
 from jobonnx.runtime.providers import AUTO, EVERYWHERE, find_provider
 from jobonnx.runtime.providers.base import Provider
 from jobonnx.runtime.session import MOST_THREADS, Settings
-from jobonnx.runtime.tuned import default_settings, load
+from jobonnx.runtime.tuning_cache import default_settings, load
 
 _log = logging.getLogger(__name__)
 

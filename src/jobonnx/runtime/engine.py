@@ -12,9 +12,9 @@ from jobonnx.arguments import Closing
 from jobonnx.arrays import Floats
 from jobonnx.bundle.manifest import Model
 from jobonnx.errors import JobonnxError
-from jobonnx.runtime.ids import pad_checked
 from jobonnx.runtime.providers import find_provider
 from jobonnx.runtime.session import Session, Settings
+from jobonnx.runtime.token_ids import pad_checked
 
 
 class Engine(Closing):

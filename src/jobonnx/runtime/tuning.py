@@ -15,7 +15,7 @@ from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.machine import available_threads
 from jobonnx.runtime.providers import PROVIDERS, find_provider
 from jobonnx.runtime.session import Settings
-from jobonnx.runtime.tuned import check_writable, default_settings, path_of, save
+from jobonnx.runtime.tuning_cache import check_writable, default_settings, path_of, save
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2)  # of a provider's token budget, to try
 _ROUNDS = 3

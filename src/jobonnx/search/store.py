@@ -28,9 +28,9 @@ import numpy as np
 
 from jobonnx.arrays import Floats, Ints
 from jobonnx.errors import JobonnxError, reason
-from jobonnx.files import convert, parse_json
 from jobonnx.search.approximate import Approximate
 from jobonnx.search.topk import Rows, check_integer
+from jobonnx.strict_json import convert, parse_json
 
 DATABASE = "index.sqlite"
 MOST_DIMENSIONS = 1 << 16

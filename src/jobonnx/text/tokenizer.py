@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jobonnx.arguments import as_texts
 from jobonnx.errors import JobonnxError, native
-from jobonnx.text.cutting import Cutter
-from jobonnx.text.unicode import without_lone_surrogates
+from jobonnx.text.shortening import Cutter
+from jobonnx.text.surrogates import without_lone_surrogates
 
 TRUNCATIONS = ("right", "left", "error")
 

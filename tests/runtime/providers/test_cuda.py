@@ -18,8 +18,8 @@ from jobonnx.data.titles import read_titles
 from jobonnx.parity.measure import measure, tolerance_violations
 from jobonnx.parity.verify import verify
 from jobonnx.runtime.providers import find_provider
-from jobonnx.runtime.providers.bound import BoundSession
-from jobonnx.runtime.providers.buckets import LAUNCH_TOKENS, bucket
+from jobonnx.runtime.providers.io_binding import BoundSession
+from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, bucket
 from jobonnx.runtime.session import Settings
 
 TITLES = [*read_titles()[::60], "", "a" * 2000]

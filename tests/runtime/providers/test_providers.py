@@ -15,7 +15,7 @@ from jobonnx.errors import ProviderUnavailableError
 from jobonnx.runtime.providers import PROVIDERS, available, find_provider, openvino, providers_for
 from jobonnx.runtime.providers.coreml import CoreMl
 from jobonnx.runtime.providers.openvino import OpenVino
-from jobonnx.runtime.providers.standard import StandardProvider
+from jobonnx.runtime.providers.standard_operators import StandardProvider
 from jobonnx.runtime.providers.tensorrt import engine_options
 from jobonnx.runtime.session import Session, Settings
 

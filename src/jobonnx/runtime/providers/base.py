@@ -9,7 +9,7 @@ from typing import Any
 from jobonnx.arrays import Ints
 from jobonnx.bundle.manifest import Model
 from jobonnx.errors import JobonnxError, ProviderUnavailableError, reason
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Session, Settings
 from jobonnx.text.batching import batch_by_length
 

@@ -9,7 +9,7 @@ from typing import Any
 from jobonnx.bundle.manifest import Model
 from jobonnx.runtime.probes import int8_overflows
 from jobonnx.runtime.providers.base import Provider, session_options
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Session, Settings
 
 

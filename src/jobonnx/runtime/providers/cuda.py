@@ -10,8 +10,8 @@ from jobonnx.arrays import Ints
 from jobonnx.bundle.manifest import Model
 from jobonnx.errors import ProviderUnavailableError
 from jobonnx.runtime.providers.base import Provider
-from jobonnx.runtime.providers.bound import BoundSession
-from jobonnx.runtime.providers.buckets import LAUNCH_TOKENS, batch_by_bucket
+from jobonnx.runtime.providers.io_binding import BoundSession
+from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, batch_by_bucket
 from jobonnx.runtime.session import Session, Settings
 
 _COMPUTE_OPS = {"Gemm", "MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}  # where these run is where the graph runs

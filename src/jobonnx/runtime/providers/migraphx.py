@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobonnx.runtime.providers.standard import StandardProvider
+from jobonnx.runtime.providers.standard_operators import StandardProvider
 
 
 class MiGraphX(StandardProvider):

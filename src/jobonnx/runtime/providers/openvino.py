@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jobonnx.bundle.manifest import Model
-from jobonnx.runtime.providers.ort import import_onnxruntime
-from jobonnx.runtime.providers.standard import StandardProvider
+from jobonnx.runtime.providers.standard_operators import StandardProvider
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Settings
 
 _ORT_NAME = "OpenVINOExecutionProvider"

@@ -13,9 +13,9 @@ from typing import Any
 
 from jobonnx.bundle.manifest import Model
 from jobonnx.files import cache_folder
-from jobonnx.runtime.providers.buckets import bucket
 from jobonnx.runtime.providers.cuda import Cuda
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.shape_buckets import bucket
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Settings
 
 # Padded tokens that an engine reserves memory for: 1 GB for the widest layer of a large model. ONNX Runtime uses only the first

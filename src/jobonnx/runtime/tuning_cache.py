@@ -8,11 +8,12 @@ from pathlib import Path
 
 from jobonnx.bundle.manifest import MANIFEST, Bundle
 from jobonnx.errors import JobonnxError
-from jobonnx.files import cache_folder, read_json, sha256, write_json
+from jobonnx.files import cache_folder, sha256
 from jobonnx.runtime.machine import available_threads, cpu
 from jobonnx.runtime.providers import PROVIDERS, find_provider
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Settings
+from jobonnx.strict_json import read_json, write_json
 
 
 @dataclass(frozen=True)

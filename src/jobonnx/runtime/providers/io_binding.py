@@ -10,8 +10,8 @@ import numpy as np
 
 from jobonnx.arrays import Floats, Ints
 from jobonnx.errors import native
-from jobonnx.runtime.providers.buckets import LAUNCH_TOKENS, bucket, pad_to_shape
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, bucket, pad_to_shape
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Session
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobonnx import JobonnxError
-from jobonnx.runtime.providers.ort import import_onnxruntime
+from jobonnx.runtime.providers.wheel import import_onnxruntime
 
 
 def wheels(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from helpers.calibrated import Calibrated
 from jobonnx_export.graph.builder import write_float_graph
-from jobonnx_export.graph.data_file import DataFile
+from jobonnx_export.graph.external_data import DataFile
 
 
 def test_equal_bytes_are_stored_once_and_across_openings(tmp_path: Path) -> None:

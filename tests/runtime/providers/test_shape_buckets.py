@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobonnx.runtime.providers.buckets import LAUNCH_TOKENS, batch_by_bucket, bucket, pad_to_shape
+from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, batch_by_bucket, bucket, pad_to_shape
 from jobonnx.text.batching import pad
 
 MAX_ROWS = st.none() | st.integers(1, 50)
