@@ -1,17 +1,15 @@
 """Every system side by side on the same titles, in one run: jobonnx, its peers, and the limits of the machine.
 
-    python benchmarks/compare.py WORK ../shared/data/jobbge-m3 --titles TITLES.txt -o benchmarks/results/NAME
+    python benchmarks/compare.py WORK CHECKPOINT --titles TITLES.txt -o benchmarks/results/NAME
 
-SOURCE is a checkpoint folder. Without weights in it (names, config and tokenizer only) a stand-in of its full size is made in the
-work folder, see jobonnx_export/testing.py.
-TITLES.txt has one title a line, as they come: repeats are dropped, lengths stay as they are.
+CHECKPOINT is a folder. Without weights in it (names, config and tokenizer only) a synthetic checkpoint of its full size is made in
+the work folder, see jobonnx_export/testing.py. TITLES.txt has one title per line, as they come: repeats are dropped, lengths stay.
 
-What is built (stand-in, bundle, the peers' exports, their environments) stays in the work folder and is taken from there the next
+What is built (checkpoint, bundle, the peers' exports, their environments) stays in the work folder and is taken from there the next
 time, so a run that was broken off goes on; --build-only stops before the measuring. Peers run in environments made from the lists
 in peers/*.txt, unless this Python satisfies the list or --environment names one that does.
 
-Writes NAME.json (schema: jobonnx_bench.result), NAME.md with the tables, and NAME.svg if matplotlib is there (requirements.txt).
-`python benchmarks/show.py NAME.json` makes the tables and the plot again.
+Makes the folder NAME with the same report as `jobonnx bench`: report.json, report.md and report.html (needs requirements.txt).
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,16 +27,25 @@ from pathlib import Path
 from typing import Any
 
 import limits
-import show
 from jobonnx.bundle.manifest import TOKENIZER
+from jobonnx.files import new_folder, read_lines
+from jobonnx.runtime.machine import available_threads
 from jobonnx.text.tokenizer import Tokenizer
-from jobonnx_bench import Report, Shape, Sizes, System, WorkerLost, build, bundle_systems, draw, record, run
+from jobonnx_bench.bundle import bundle_systems, read_shape
+from jobonnx_bench.environment import record
+from jobonnx_bench.limits import combine, join, measure_gemm
+from jobonnx_bench.limits import run as run_limits
+from jobonnx_bench.process import System, WorkerLostError, build
+from jobonnx_bench.render.folder import write_report
+from jobonnx_bench.render.markdown import report_markdown
+from jobonnx_bench.report import LimitsPass, Report, Shape
+from jobonnx_bench.rounds import Schedule, run
+from jobonnx_bench.workload import Sizes, Workload, draw
 from jobonnx_export.testing import synthetic_checkpoint
 
-HERE = Path(__file__).parent
-PEERS = HERE / "peers"
+PEERS = Path(__file__).parent / "peers"
 ENVIRONMENTS = ("sentence-transformers", "openvino")  # each a list in peers/
-_OWN_OPENVINO = "jobonnx-openvino"  # a Python with jobonnx and onnxruntime-openvino, for CPUs that the plug-in does not take
+_JOBONNX_OPENVINO = "jobonnx-openvino"  # a Python with jobonnx and onnxruntime-openvino, for CPUs that the plug-in does not take
 REFERENCE = "st-torch-fp32"
 _OUTLIERS = 15  # of the synthetic checkpoint, see jobonnx_export/testing.py
 
@@ -79,16 +85,13 @@ def say(line: str) -> None:
 
 
 def take_checkpoint(work: Path, source: Path) -> Path:
-    """The source itself, or a synthetic one like it if it has no weights."""
+    """Take the source itself, or a synthetic checkpoint of its size if it has no weights."""
     if list(source.glob("*.safetensors")) or list(source.glob("*.bin")):
         return source
     folder = work / "checkpoint"
     if not folder.exists():
-        say("making the synthetic checkpoint")
-        making = work / "checkpoint.partial"
-        shutil.rmtree(making, ignore_errors=True)
-        synthetic_checkpoint(source, making, outliers=_OUTLIERS)
-        making.rename(folder)
+        say("making a synthetic checkpoint")
+        synthetic_checkpoint(source, folder, outliers=_OUTLIERS)
     return folder
 
 
@@ -102,7 +105,7 @@ def take_bundle(work: Path, checkpoint: Path) -> Path:
 
 
 def take_environment(work: Path, name: str, given: dict[str, Path]) -> Path:
-    """A Python that satisfies peers/NAME.txt: the one given, this one, or that of an environment made for it."""
+    """Find a Python that satisfies peers/NAME.txt: the one given, this one, or that of an environment made for it."""
     if name in given:
         return given[name]
     requirements = PEERS / f"{name}.txt"
@@ -128,7 +131,7 @@ def _satisfied(requirements: Path) -> bool:
 
 
 def take_built(work: Path, python: Path, steps: Sequence[str], checkpoint: Path, calibration: Path) -> Path:
-    """The folder with a peer's files, made step by step; a step that was done from the same checkpoint is not done again."""
+    """Make the folder with a peer's files, step by step; a step that was done from the same checkpoint is not done again."""
     folder = work / "built" / steps[0]
     folder.parent.mkdir(parents=True, exist_ok=True)
     made_from: dict[str, Any] = {"checkpoint": str(checkpoint.resolve()), "weights": _stamp(checkpoint)}
@@ -158,12 +161,12 @@ def _stamp(checkpoint: Path) -> list[list[Any]]:
 
 
 def take_peer(peer: Peer, work: Path, checkpoint: Path, calibration: Path, given: dict[str, Path]) -> System:
-    """A peer ready to run; one that could not be made ready is a row that says why."""
+    """Make a peer ready to run; one that could not be made ready says why."""
     system = System(peer.name, PEERS / peer.adapter, dict(peer.options))
     try:
         python = take_environment(work, peer.environment, given)
         folder = take_built(work, python, peer.steps, checkpoint, calibration) if peer.steps else checkpoint
-    except WorkerLost as lost:
+    except WorkerLostError as lost:
         return replace(system, absent=f"its files could not be built: {lost}")
     except (subprocess.CalledProcessError, OSError) as error:
         return replace(system, absent=f"peers/{peer.environment}.txt could not be installed: {error}")
@@ -174,32 +177,28 @@ def take_peer(peer: Peer, work: Path, checkpoint: Path, calibration: Path, given
 
 
 def _parts(model: Path) -> tuple[Path, ...]:
-    """A model file and the weights beside it."""
+    """Find a model file and the weights beside it."""
     beside = (model, model.with_suffix(".bin"), model.with_name(f"{model.name}_data"), model.with_name(f"{model.name}.data"))
     return tuple(path for path in beside if path.is_file())
 
 
-def in_own_environment(system: System, given: dict[str, Path]) -> System:
-    """A cell of ours; on OpenVINO in the Python given for that, which says itself what it cannot run."""
-    if system.options["provider"] != "openvino" or _OWN_OPENVINO not in given:
+def in_given_environment(system: System, given: dict[str, Path]) -> System:
+    """Run ours on OpenVINO in the Python given for that, which says itself what it cannot run."""
+    if system.options["provider"] != "openvino" or _JOBONNX_OPENVINO not in given:
         return system
-    return replace(system, python=given[_OWN_OPENVINO], absent=None)
+    return replace(system, python=given[_JOBONNX_OPENVINO], absent=None)
 
 
-def measure_limits(shape: Shape, pythons: dict[str, Path], large: int) -> list[dict[str, Any]]:
-    """One pass of limits.py in each environment."""
-    found = []
-    for environment, engines in {"sentence-transformers": ["onnxruntime", "torch", "read"], "openvino": ["openvino"]}.items():
-        if environment not in pythons:
-            continue
-        command = [str(pythons[environment]), "-P", limits.__file__, "--large", str(large), "--engines", *engines]
-        command += ["--hidden", str(shape.hidden), "--intermediate", str(shape.intermediate), "--layers", str(shape.layers)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            say(f"limits of {', '.join(engines)}: status {done.returncode}: {reason[:200]}")
-        found += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return found
+def measure_limits(shape: Shape, pythons: dict[str, Path], large: int) -> LimitsPass:
+    """One pass: ONNX Runtime's products in this Python, and limits.py in each environment that has an engine."""
+    found = [measure_gemm(shape, ["cpu"], available_threads())]
+    for environment, engines in {"sentence-transformers": ["torch", "read"], "openvino": ["openvino"]}.items():
+        if environment in pythons:
+            # Not by -m and not with -P: limits.py imports jobonnx_bench.gemm, which lies beside it, where no jobonnx is installed.
+            command = [str(pythons[environment]), limits.__file__, "--large", str(large), "--engines", *engines]
+            command += ["--hidden", str(shape.hidden), "--intermediate", str(shape.intermediate), "--layers", str(shape.layers)]
+            found.append(run_limits(command, " and ".join(engines)))
+    return join(found)
 
 
 def main() -> None:
@@ -207,13 +206,11 @@ def main() -> None:
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = take_checkpoint(work, arguments.source)
-    config = json.loads((checkpoint / "config.json").read_text())
-    shape = Shape(config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"])
+    shape = read_shape(checkpoint)
     limit = json.loads((checkpoint / "sentence_bert_config.json").read_text())["max_seq_length"]
     tokenizer = Tokenizer(checkpoint / TOKENIZER, limit)
-    lines = arguments.titles.read_text(encoding="utf-8").splitlines()
     sizes = Sizes(arguments.bulk, arguments.repeated, arguments.singles, arguments.groups8, arguments.groups32)
-    workload = draw(lines, tokenizer.encode, sizes)
+    workload = draw(read_lines(arguments.titles), tokenizer.encode, sizes)
 
     calibration = work / "calibration.txt"
     calibration.write_text("\n".join(_calibration(arguments.calibration, set(workload.tokens))), encoding="utf-8")
@@ -222,7 +219,7 @@ def main() -> None:
     systems = [take_peer(peer, work, checkpoint, calibration, given) for peer in chosen]
     if any(pattern.startswith(("jobonnx", "*")) for pattern in arguments.systems):
         bundle = arguments.bundle or take_bundle(work, checkpoint)
-        ours = [in_own_environment(system, given) for system in bundle_systems(str(bundle))]
+        ours = [in_given_environment(system, given) for system in bundle_systems(str(bundle))]
         systems += [system for system in ours if any(fnmatch(system.name, pattern) for pattern in arguments.systems)]
     if arguments.build_only:
         return
@@ -231,36 +228,44 @@ def main() -> None:
     if not arguments.no_limits:
         wanted = {"sentence-transformers", *(peer.environment for peer in chosen)}
         pythons = {name: take_environment(work, name, given) for name in ENVIRONMENTS if name in wanted}
-    passes: list[list[dict[str, Any]]] = []
+    if arguments.output:
+        with new_folder(arguments.output) as folder:
+            write_report(_measure(arguments, systems, workload, checkpoint, shape, pythons), folder)
+        say(f"{arguments.output / 'report.html'}")
+    else:
+        print(report_markdown(_measure(arguments, systems, workload, checkpoint, shape, pythons)))
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    systems: Sequence[System],
+    workload: Workload,
+    checkpoint: Path,
+    shape: Shape,
+    pythons: dict[str, Path],
+) -> Report:
+    passes: list[LimitsPass] = []
     environment = record()
     reserve = arguments.reserve
     if reserve is None:  # loading holds a checkpoint twice at worst
         reserve = 3 * sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
-    cells = run(
+    results = run(
         systems,
         workload,
-        work / "run",
-        rounds=arguments.rounds,
-        minutes=arguments.minutes,
+        arguments.work / "run",
+        Schedule(arguments.rounds, arguments.minutes, reserve_bytes=reserve),
         reference=REFERENCE,
-        reserve=reserve,
-        each_round=lambda: passes.append(measure_limits(shape, pythons, arguments.large)) if pythons else None,
-        report=say,
+        before_round=lambda: passes.append(measure_limits(shape, pythons, arguments.large)) if pythons else None,
+        progress=say,
     )
-    found = limits.summarise(passes, shape.layers, shape.hidden, shape.intermediate) if passes else None
-    report = Report(environment, shape, workload.summary(), tuple(cells), found)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        report.write(arguments.output.with_suffix(".json"))
-        arguments.output.with_suffix(".md").write_text(show.tables(report), encoding="utf-8")
-        show.plot(report, arguments.output.with_suffix(".svg"))
-    print(show.tables(report))
+    found = combine(passes, shape) if passes else None
+    return Report(environment, shape, workload.summary(), tuple(results), found)
 
 
 def _calibration(given: Path | None, measured: set[str]) -> list[str]:
     """Titles for int8: those given, or the exporter's own; never one that may be measured."""
     if given:
-        titles = given.read_text(encoding="utf-8").splitlines()
+        titles = read_lines(given)
     else:
         from jobonnx_export.texts import calibration_titles
 
@@ -271,7 +276,7 @@ def _calibration(given: Path | None, measured: set[str]) -> list[str]:
 def _arguments() -> argparse.Namespace:
     def environment(text: str) -> tuple[str, Path]:
         name, _, python = text.partition("=")
-        known = (*ENVIRONMENTS, _OWN_OPENVINO)
+        known = (*ENVIRONMENTS, _JOBONNX_OPENVINO)
         if name not in known or not python:
             raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PYTHON with NAME one of {', '.join(known)}")
         return name, Path(python)
@@ -280,9 +285,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for everything that is built")
     parser.add_argument("source", type=Path, help="checkpoint folder, with or without weights")
-    parser.add_argument("--titles", type=Path, required=True, help="one title a line")
+    parser.add_argument("--titles", type=Path, required=True, help="one title per line")
     parser.add_argument("--bundle", type=Path, help="a bundle of the same checkpoint; exported into the work folder if left out")
-    parser.add_argument("--calibration", type=Path, help="titles for static int8, one a line; the exporter's own if left out")
+    parser.add_argument("--calibration", type=Path, help="titles for static int8, one per line; the exporter's own if left out")
     parser.add_argument(
         "--systems", nargs="+", default=["*"], metavar="PATTERN", help=f"{', '.join(p.name for p in KNOWN_PEERS)}, jobonnx-*"
     )
@@ -292,22 +297,22 @@ def _arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=PYTHON",
-        help="a Python with what peers/NAME.txt lists; jobonnx-openvino: with jobonnx and onnxruntime-openvino, for our cells",
+        help="a Python with what peers/NAME.txt lists; jobonnx-openvino: with jobonnx and onnxruntime-openvino, for ours",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, help="no round begins that would end later")
     parser.add_argument("--bulk", type=int, default=sizes.bulk, help="distinct titles in the bulk call")
     parser.add_argument("--repeated", type=int, default=sizes.repeated, help="titles in the call with repeats")
-    parser.add_argument("--singles", type=int, default=sizes.singles, help="calls with one title, a round")
-    parser.add_argument("--groups8", type=int, default=sizes.groups8, help="calls with 8 titles, a round")
-    parser.add_argument("--groups32", type=int, default=sizes.groups32, help="calls with 32 titles, a round")
+    parser.add_argument("--singles", type=int, default=sizes.singles, help="calls with one title per round")
+    parser.add_argument("--groups8", type=int, default=sizes.groups8, help="calls with 8 titles per round")
+    parser.add_argument("--groups32", type=int, default=sizes.groups32, help="calls with 32 titles per round")
     parser.add_argument(
         "--reserve", type=int, metavar="BYTES", help="free memory before a process starts; 3 x the checkpoint if left out"
     )
     parser.add_argument("--large", type=int, default=2 << 30, metavar="BYTES", help="size of the large buffer that is read")
     parser.add_argument("--no-limits", action="store_true", help="leave the machine's limits out")
     parser.add_argument("--build-only", action="store_true")
-    parser.add_argument("-o", "--output", type=Path, metavar="NAME", help="write NAME.json, NAME.md and NAME.svg")
+    parser.add_argument("-o", "--output", type=Path, metavar="NAME", help="folder to make for the report")
     return parser.parse_args()
 
 

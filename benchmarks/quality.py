@@ -53,7 +53,7 @@ def table(title: str, metric: str, results: dict[str, dict[str, Evaluation]]) ->
         values = {system: evaluation.means[metric] for system, evaluation in evaluations.items()}
         cells = [f"{value:.4f}{_difference(system, evaluations, metric)}" for system, value in values.items()]
         rows.append([name, *cells, *([f"{values[REFERENCE] / values[BASELINE]:.2f}"] if compared else [])])
-    return markdown.table([title, *systems, *([f"{REFERENCE} / {BASELINE}"] if compared else [])], rows)
+    return markdown.table([title, *systems, *([f"{REFERENCE} / {BASELINE}"] if compared else [])], rows, "lr")
 
 
 def _difference(system: str, evaluations: dict[str, Evaluation], metric: str) -> str:

@@ -95,7 +95,7 @@ def _run(tree: Path, program: str, *arguments: str) -> None:
 
 
 def _compared(before: Path, after: Path, names: list[str]) -> Iterator[tuple[str, bool]]:
-    """What was compared and whether it is the same, one line for each file, recipe and fingerprint."""
+    """Tell what was compared and whether it is the same, one line for each file, recipe and fingerprint."""
     for name in SYNTHETIC:
         one, other = (_sha256(folder / "checkpoints" / name / "tiny" / "model.safetensors") for folder in (before, after))
         yield f"{name}: the synthetic tensors  {one[:16]}", one == other

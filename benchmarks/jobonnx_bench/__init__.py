@@ -1,52 +1,10 @@
-"""Measuring systems against each other, each in a process of its own.
+"""Measure systems against each other, each in a process of its own, and report what came out.
 
-worker.py is the process, runner.py drives many of them, workload.py draws the titles, gemm.py is what the machine can do, result.py
-is what comes out. bundle.py puts them together for one bundle; advice.py, difference.py, table.py, plot.py and page.py make of a
-result what `jobonnx bench` writes.
+- worker.py is the process; adapter.py is jobonnx in it; process.py starts it and talks to it; rounds.py takes turns among many.
+- workload.py draws the titles, gemm.py finds what the machine can do, environment.py says what the machine is.
+- bundle.py puts these together for one bundle: what `jobonnx bench` measures.
+- report.py is the data that comes out (report.json), figures.py what is computed from it, recommend.py and compare.py what
+  follows from that; render/ shows it to people.
+
+Nothing is imported here: gemm.py is also used by benchmarks/limits.py in environments that have no jobonnx.
 """
-
-from jobonnx_bench.environment import Environment, record
-from jobonnx_bench.result import (
-    Batch,
-    BundleFacts,
-    Cell,
-    Report,
-    Round,
-    Shape,
-    Summary,
-    Timing,
-    bulk_ratio,
-    gemm_rate,
-    one_ratio,
-    summarise,
-    timing,
-)
-from jobonnx_bench.runner import System, Truth, WorkerLost, build, bundle_systems, run
-from jobonnx_bench.workload import Sizes, Workload, draw
-
-__all__ = [
-    "Batch",
-    "BundleFacts",
-    "Cell",
-    "Environment",
-    "Report",
-    "Round",
-    "Shape",
-    "Sizes",
-    "Summary",
-    "System",
-    "Timing",
-    "Truth",
-    "WorkerLost",
-    "Workload",
-    "build",
-    "bulk_ratio",
-    "bundle_systems",
-    "draw",
-    "gemm_rate",
-    "one_ratio",
-    "record",
-    "run",
-    "summarise",
-    "timing",
-]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobonnx.runtime.machine import available_threads, cpu
+from jobonnx.runtime.machine import available_threads, cgroup_file, cpu, memory_bytes
 from jobonnx_bench.worker import versions
 
 # Feature -> the names the kernel lists it under, x86 and ARM.
@@ -68,9 +67,9 @@ def record() -> Environment:
         features={name: bool(names & processor.flags) for name, names in _FEATURES.items()},
         logical_cores=os.cpu_count() or 1,
         threads=available_threads(),
-        cpu_quota=_cgroup("cpu.max"),
-        memory_limit=_cgroup("memory.max"),
-        memory_bytes=_memory(),
+        cpu_quota=cgroup_file("cpu.max"),
+        memory_limit=cgroup_file("memory.max"),
+        memory_bytes=memory_bytes(),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
@@ -80,17 +79,8 @@ def record() -> Environment:
     )
 
 
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not say."""
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
-
-
 def gpu_bytes(pid: int) -> int | None:
-    """Memory that a process holds on NVIDIA GPUs, over all of them.
+    """Read the memory that a process holds on NVIDIA GPUs, over all of them.
 
     None where nvidia-smi does not say: it is not there, or in a container that does not share the host's process ids.
     """
@@ -100,30 +90,8 @@ def gpu_bytes(pid: int) -> int | None:
     return sum(held) if held else None
 
 
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _cgroup(name: str) -> str | None:
-    """A file of this process's cgroup (v2), or of the root where a container hides the path."""
-    try:
-        path = next(line.split("::")[1].strip() for line in Path("/proc/self/cgroup").read_text().splitlines() if "::" in line)
-    except (OSError, StopIteration):
-        path = "/"
-    root = Path("/sys/fs/cgroup")
-    for file in (root / path.lstrip("/") / name, root / name):
-        try:
-            return file.read_text().strip()
-        except OSError:
-            continue
-    return None
-
-
 def _gpus() -> tuple[str, ...]:
-    """One line a GPU, such as "NVIDIA H100 80GB HBM3, driver 550.54, 81559 MiB"."""
+    """One line per GPU, such as "NVIDIA H100 80GB HBM3, driver 550.54, 81559 MiB"."""
     found = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader") or ""
     rows = [line.split(", ") for line in found.splitlines()]
     return tuple(f"{row[0]}, driver {row[1]}, {row[2]}" for row in rows if len(row) == 3)

@@ -1,44 +1,72 @@
-"""The rate of matrix products that ONNX Runtime itself reaches here, at an encoder's layer shapes.
+"""The rate of matrix products that ONNX Runtime reaches here, at an encoder's layer shapes.
 
-Run by path (`python gemm.py --hidden 1024 --intermediate 4096 --threads 2`), it prints one JSON object a measurement. Only numpy,
-onnxruntime and onnx have to be there, jobonnx not: benchmarks/limits.py uses it in the environments of the peers.
+    python -m jobonnx_bench.gemm --hidden 1024 --intermediate 4096 --threads 2 --provider cpu
 
-A product is x [m, k] times a constant weight [k, n], the weight packed beforehand, as in a loaded model. The best of several calls
-counts, over at least 0.1 s: a limit is what the machine can do. int8 is U8 activations by S8 weights, summed in int32 without
-overflow, as jobonnx runs them; scales are left to the model. OpenVINO takes int8 only between quantising and dequantising steps
-(QDQ), whose scales are then part of the product; it may compute fp32 in bf16, which the numbers tell.
+prints one JSON object per measurement: {"product": `Product`}. Whatever knows providers imports jobonnx where it is needed, so that
+benchmarks/limits.py can use the rest for other engines in environments without jobonnx.
+
+A product is x [m, k] times a constant weight [k, n], the weight packed beforehand, as in a loaded model. The fastest of several
+calls counts, over at least 0.1 s: a limit is what the machine can do. int8 is U8 activations by S8 weights, summed in int32 without
+overflow, as jobonnx runs them; their scales are left to the model. Providers of standard graphs take int8 only between quantising
+and dequantising nodes (QDQ), whose scales are then part of the product. A provider may compute fp32 in bf16; the result shows it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from jobonnx.runtime.providers.base import Provider
+
 DTYPES = ("fp32", "bf16", "fp16", "int8")
 ROWS = (8, 64, 256, 1024)
-ENGINE = "onnxruntime"
-CUDA_ENGINE = "onnxruntime on CUDA"
-OPENVINO_ENGINE = "onnxruntime on OpenVINO"
+ENGINE = "onnxruntime"  # ONNX Runtime's own CPU kernels
+NO_KERNEL = "no kernel"
+CPU = "cpu"  # the device of everything that runs on no GPU
 _SECONDS = 0.1
 _CALLS = 5
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_OPENVINO = "OpenVINOExecutionProvider"
 _ROUNDING = 1e-4  # of a product's norm: fp32 errs by less, bf16 by more
+_X_SCALE, _WEIGHT_SCALE, _ZERO = 4 / 127, 0.01, 128  # of quantised floats
+_OVERFLOW = 1e-3  # of a product's norm: exact int8 sums err by less, saturated ones by more
 Array = np.ndarray[Any, Any]
 Call = Callable[[], Any]
-Product = Callable[[str, int, int, int, int], Call | None]
+MakeProduct = Callable[[str, int, int, int, int], Call]  # dtype, m, k, n, threads
+
+
+@dataclass(frozen=True)
+class Product:
+    """One measured product, or why it could not be measured."""
+
+    engine: str
+    device: str
+    dtype: str
+    m: int
+    k: int
+    n: int
+    seconds: float | None = None
+    missing: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.missing is None) or (self.seconds is not None and self.seconds <= 0):
+            raise ValueError("seconds has to be above 0, or missing a reason")
+
+
+class NoProductError(Exception):
+    """An engine has no such product; the message is the reason."""
 
 
 def best(call: Call) -> float:
-    """Seconds of the fastest of at least 5 calls and 0.1 s of them, after a first one that does not count."""
+    """Time the fastest of at least 5 calls and 0.1 s of them, in seconds, after a first call that does not count."""
     call()
     found: list[float] = []
     end = time.perf_counter() + _SECONDS
@@ -49,32 +77,84 @@ def best(call: Call) -> float:
     return min(found)
 
 
-def product(dtype: str, m: int, k: int, n: int, threads: int, provider: str = _CPU) -> Call | None:
-    """One product, ready to be called; None where ONNX Runtime has no kernel for the type.
+def layer_shapes(hidden: int, intermediate: int) -> list[tuple[int, int]]:
+    """k and n of a layer's products: query, key, value and attention output; the feed-forward's two."""
+    return [(hidden, hidden), (hidden, intermediate), (intermediate, hidden)]
+
+
+def measure_products(
+    engine: str, device: str, make: MakeProduct, shapes: Sequence[tuple[int, int]], threads: int
+) -> Iterator[Product]:
+    """Measure every dtype at every shape (k, n) and number of rows."""
+    for dtype in DTYPES:
+        for k, n in shapes:
+            for m in ROWS:
+                product = partial(Product, engine, device, dtype, m, k, n)
+                try:
+                    yield product(seconds=best(make(dtype, m, k, n, threads)))
+                except NoProductError as error:
+                    yield product(missing=str(error))
+                except Exception as error:  # an engine that lacks one kernel still has the others
+                    yield product(missing=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+def device_of(provider: Provider) -> str:
+    """ONNX Runtime's name of the device that a provider computes on."""
+    return provider.device
+
+
+def refuse_overflow(found: Array, exact: Array) -> None:
+    """Refuse a product of large int8 values that saturated on the way.
+
+    x86 without VNNI adds pairs of U8 x S8 products in 16 bits; such a product is fast, and wrong.
+
+    Raises:
+        NoProductError: `found` is further from `exact` than rounding explains.
+    """
+    if not _is_near(found, exact, _OVERFLOW):
+        raise NoProductError("int8 products overflow on this CPU")
+
+
+def _is_near(found: Array, exact: Array, tolerance: float) -> bool:
+    difference = found.astype(np.float64) - exact
+    return bool(np.linalg.norm(difference) < tolerance * np.linalg.norm(exact))
+
+
+def provider_product(dtype: str, m: int, k: int, n: int, threads: int, provider: str) -> Call:
+    """Make one product on one of jobonnx's execution providers, ready to be called.
 
     Args:
         dtype: one of `DTYPES`.
         m: rows of x.
         k: columns of x and rows of the weight.
         n: columns of the weight.
-        threads: of the CPU and OpenVINO providers.
-        provider: ONNX Runtime's name of one that is built in; OpenVINO may be a plug-in.
+        threads: of providers that run on the CPU.
+        provider: jobonnx's name of it.
+
+    Raises:
+        NoProductError: the provider does not compute in that type, or not exactly.
+        JobonnxError: the provider is not here.
     """
     import onnxruntime as ort
 
-    # No provider takes bf16 from a graph for a CPU, OpenVINO computes in it by itself; on a CPU fp16 is fp32 between casts.
-    if (dtype == "bf16" and provider != _OPENVINO) or (dtype == "fp16" and provider != _CUDA):
-        return None
-    x, weight, y = _arrays(dtype, m, k, n, integers=dtype == "int8" and provider != _OPENVINO)
-    model = _model(x, weight, y)
-    session = _session(model, provider, threads, dtype)
-    first = session.run(None, {"x": x})[0][:1]
-    if provider == _CPU and dtype == "int8" and (first != (x[:1].astype(np.int64) - 128) @ weight.astype(np.int64)).any():
-        # x86 without VNNI overflows in 16 bits; see jobonnx.runtime.session.integers_overflow
-        session = _session(model, provider, threads, dtype, x64quantprecision="1")
-    if provider == _OPENVINO and dtype != "int8" and _in_fp32(first, x[:1], weight) != (dtype == "fp32"):
-        return None
-    device = "cuda" if provider == _CUDA else "cpu"
+    from jobonnx.runtime.providers import find_provider
+    from jobonnx.runtime.providers.base import STANDARD
+
+    known = find_provider(provider)
+    device = device_of(known)
+    if dtype == "fp16" and device == CPU:
+        raise NoProductError(NO_KERNEL)  # it would be fp32 between casts
+    x, weight, y = _arrays(dtype, m, k, n, integers=dtype == "int8" and known.target != STANDARD)
+    session = _open(_model(x, weight, y), known, threads)
+
+    def first_row(inputs: Array) -> Array:
+        row: Array = session.run(None, {"x": inputs})[0][:1]
+        return row
+
+    if dtype == "int8":
+        refuse_overflow(*_largest(x, weight, first_row))
+    elif dtype != "fp16" and _is_near(first_row(x), x[:1].astype(np.float64) @ weight, _ROUNDING) != (dtype == "fp32"):
+        raise NoProductError(NO_KERNEL)  # no provider takes bf16 in a graph for a CPU; some compute fp32 graphs in bf16
     values = [ort.OrtValue.ortvalue_from_numpy(array, device, 0) for array in (x, y)]
     binding = session.io_binding()  # no allocation, no copy: the product alone
     binding.bind_ortvalue_input("x", values[0])
@@ -87,7 +167,7 @@ def product(dtype: str, m: int, k: int, n: int, threads: int, provider: str = _C
 
 
 def _arrays(dtype: str, m: int, k: int, n: int, integers: bool) -> tuple[Array, Array, Array]:
-    """x [m, k], the weight [k, n] and room for their product [m, n]; x is U8 and the product S32 if integers."""
+    """Make x [m, k], the weight [k, n] and room for their product [m, n]; with `integers` x is U8 and the product S32."""
     rng = np.random.default_rng(0)
     kind = np.float16 if dtype == "fp16" else np.float32
     x: Array = rng.standard_normal((m, k), dtype=np.float32).astype(kind)
@@ -99,12 +179,20 @@ def _arrays(dtype: str, m: int, k: int, n: int, integers: bool) -> tuple[Array, 
     return x, weight, np.empty((m, n), kind)
 
 
+def _largest(x: Array, weight: Array, first_row: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Compute the first row of the largest activations times an int8 weight: as found, and exactly."""
+    sums = weight.astype(np.float64).sum(axis=0, keepdims=True)
+    if x.dtype == np.uint8:
+        return first_row(np.full_like(x, 255)), (255 - _ZERO) * sums
+    return first_row(np.full_like(x, 127 * _X_SCALE)), 127 * _X_SCALE * sums * _WEIGHT_SCALE
+
+
 def _model(x: Array, weight: Array, y: Array) -> bytes:
-    """x times weight as an ONNX model; an int8 weight by integers as they are, or by floats that are quantised on the way."""
+    """Build x times weight as an ONNX model. An int8 weight meets U8 integers, or floats that are quantised on the way (QDQ)."""
     from onnx import helper, numpy_helper
 
     constants = {"weight": weight}
-    zero = np.array(128, np.uint8)
+    zero = np.array(_ZERO, np.uint8)
     if weight.dtype != np.int8:
         nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"])]
     elif x.dtype == np.uint8:
@@ -112,8 +200,8 @@ def _model(x: Array, weight: Array, y: Array) -> bytes:
         nodes = [helper.make_node("MatMulInteger", ["x", "weight", "zero", "weight_zero"], ["y"])]
     else:
         columns = weight.shape[1]
-        constants |= {"zero": zero, "scale": np.array(4 / 127, np.float32)}
-        constants |= {"weight_zero": np.zeros(columns, np.int8), "weight_scale": np.full(columns, 0.01, np.float32)}
+        constants |= {"zero": zero, "scale": np.array(_X_SCALE, np.float32)}
+        constants |= {"weight_zero": np.zeros(columns, np.int8), "weight_scale": np.full(columns, _WEIGHT_SCALE, np.float32)}
         nodes = [
             helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["quantized"]),
             helper.make_node("DequantizeLinear", ["quantized", "scale", "zero"], ["left"]),
@@ -131,109 +219,48 @@ def _model(x: Array, weight: Array, y: Array) -> bytes:
     return content
 
 
-def _session(model: bytes, provider: str, threads: int, dtype: str, **entries: str) -> Any:
-    import onnxruntime as ort
+def _open(model: bytes, provider: Provider, threads: int) -> Any:
+    """Open a session as jobonnx does for the provider, with buffers left to the caller.
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    if provider != _CPU:
-        entries["disable_cpu_ep_fallback"] = "1"  # what the provider does not take is no product of its own
-    for key, value in entries.items():
-        options.add_session_config_entry(f"session.{key}", value)
-    if provider != _OPENVINO:
-        tf32 = {"use_tf32": "0"} if provider == _CUDA else {}  # as jobonnx.runtime.session: fp32 is fp32
-        return ort.InferenceSession(model, options, providers=[(provider, tf32)])
-    own = {"num_of_threads": str(threads)}
-    if provider in ort.get_available_providers():
-        own |= {"precision": "FP32"} if dtype == "fp32" else {}
-        return ort.InferenceSession(model, options, providers=[(provider, own)])
-    options.add_provider_for_devices(_plugin_devices(), own)
-    return ort.InferenceSession(model, options)
-
-
-@cache
-def _plugin_devices() -> list[Any]:
-    """The CPU devices of OpenVINO's plug-in."""
-    import onnxruntime as ort
-    import onnxruntime_ep_openvino as plugin
-
-    ort.register_execution_provider_library(_OPENVINO, plugin.get_library_path())
-    cpu = ort.OrtHardwareDeviceType.CPU
-    return [d for d in ort.get_ep_devices() if d.ep_name.startswith(_OPENVINO) and d.device.type == cpu]
-
-
-def _in_fp32(found: Array, x: Array, weight: Array) -> bool:
-    """Whether a product is as near to x times weight as fp32 comes."""
-    exact = x.astype(np.float64) @ weight.astype(np.float64)
-    return bool(np.linalg.norm(found - exact) < _ROUNDING * np.linalg.norm(exact))
-
-
-def products(engine: str, make: Product, shapes: Sequence[tuple[int, int]], threads: int) -> Iterator[dict[str, Any]]:
-    """Every dtype at every shape (k, n) and number of rows; what an engine cannot do has "missing" and the reason."""
-    for dtype in DTYPES:
-        for k, n in shapes:
-            for m in ROWS:
-                found: dict[str, Any] = {"kind": "product", "engine": engine, "dtype": dtype, "m": m, "k": k, "n": n}
-                try:
-                    call = make(dtype, m, k, n, threads)
-                    seconds = None if call is None else best(call)
-                    yield found | ({"missing": "no kernel"} if seconds is None else {"seconds": seconds})
-                except Exception as error:  # an engine that lacks one kernel still has the others
-                    yield found | {"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-
-
-def layer_shapes(hidden: int, intermediate: int) -> list[tuple[int, int]]:
-    """k and n of a layer's products: query, key, value and attention output; the feed-forward's two."""
-    return [(hidden, hidden), (hidden, intermediate), (intermediate, hidden)]
-
-
-def rates(
-    passes: Iterable[Iterable[dict[str, Any]]], hidden: int, intermediate: int
-) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """The rates over several passes of `products`: medians.
-
-    Returns:
-        dtype -> rows -> {"rates": engine -> operations/s over the products of one layer}, fastest engine first.
+    Raises:
+        JobonnxError: the provider is not here.
+        NoProductError: it left the product to another one.
     """
-    measured: dict[tuple[str, int, str, int, int], list[float]] = {}
-    for found in (found for one_pass in passes for found in one_pass):
-        if found["kind"] == "product" and "missing" not in found:
-            measured.setdefault((found["dtype"], found["m"], found["engine"], found["k"], found["n"]), []).append(found["seconds"])
-    layer = [(k, n, times) for (k, n), times in zip(layer_shapes(hidden, intermediate), (4, 1, 1), strict=True)]
-    gemm: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for dtype, m, engine in dict.fromkeys(key[:3] for key in measured):
-        if all((dtype, m, engine, k, n) in measured for k, n, _ in layer):
-            seconds = sum(times * statistics.median(measured[dtype, m, engine, k, n]) for k, n, times in layer)
-            operations = 2 * m * sum(times * k * n for k, n, times in layer)
-            gemm.setdefault(dtype, {}).setdefault(str(m), {"rates": {}})["rates"][engine] = operations / seconds
-    for by_rows in gemm.values():
-        for best_of in by_rows.values():
-            best_of["rates"] = dict(sorted(best_of["rates"].items(), key=lambda pair: -pair[1]))
-    return gemm
+    from jobonnx.errors import ProviderUnavailableError
+    from jobonnx.runtime.providers.base import session_options
+    from jobonnx.runtime.providers.wheel import import_onnxruntime
+    from jobonnx.runtime.session import Session, Settings
 
-
-def missing(passes: Iterable[Iterable[dict[str, Any]]]) -> list[str]:
-    """What an engine could not do, a phrase each."""
-    return sorted({f"{f['engine']} {f['dtype']}: {f['missing']}" for one_pass in passes for f in one_pass if "missing" in f})
+    if reason := provider.unavailable_reason():
+        raise ProviderUnavailableError(reason)
+    ort = import_onnxruntime()
+    settings = Settings(provider.name, threads)
+    options = session_options(ort, settings)
+    with tempfile.TemporaryDirectory(prefix="jobonnx-gemm-") as folder:
+        graph = Path(folder) / "product.onnx"
+        graph.write_bytes(model)
+        providers = provider.configure(options, graph, None, settings)
+        session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+    if others := Session(session, provider.name, threads).nodes.keys() - {provider.ort_name}:
+        raise NoProductError(f"left to {', '.join(sorted(others))}")
+    return session
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m jobonnx_bench.gemm", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hidden", type=int, required=True)
     parser.add_argument("--intermediate", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--cuda", action="store_true", help="on the CUDA provider as well")
-    parser.add_argument("--openvino", action="store_true", help="on the OpenVINO provider as well")
+    parser.add_argument("--provider", action="append", required=True, metavar="NAME", help="jobonnx's name of it; may be repeated")
     arguments = parser.parse_args()
-    engines = {ENGINE: _CPU}
-    if arguments.openvino:
-        engines[OPENVINO_ENGINE] = _OPENVINO
-    if arguments.cuda:
-        engines[CUDA_ENGINE] = _CUDA
+    from jobonnx.runtime.providers import EVERYWHERE, find_provider
+
     shapes = layer_shapes(arguments.hidden, arguments.intermediate)
-    for engine, provider in engines.items():
-        for found in products(engine, partial(product, provider=provider), shapes, arguments.threads):
-            print(json.dumps(found), flush=True)
+    for provider in arguments.provider:
+        engine = ENGINE if provider == EVERYWHERE else f"{ENGINE} on {provider}"
+        make = partial(provider_product, provider=provider)
+        for product in measure_products(engine, device_of(find_provider(provider)), make, shapes, arguments.threads):
+            print(json.dumps({"product": asdict(product)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
 """One system in one process: commands in as JSON lines on stdin, answers out as JSON lines on stdout.
 
 Run by path (`python -P worker.py ADAPTER`), in whatever environment the system needs: only numpy has to be there, jobonnx not.
-Between commands it blocks in a read, so that an idle worker costs nothing but its memory. What a library prints goes to stderr.
+Between commands it blocks in a read, so that an idle worker costs nothing but its memory. What libraries print goes to stderr.
 
 An adapter is a Python file with
 
-- `load(folder, **options)`, which gives a system: `encode(texts)` -> float32 [texts, dimension] in the order given, and `details`,
-  a dict for the report with at least `dtype`, the type its matrix products run in ("fp32", "bf16", "fp16" or "int8"). It may have
-  `computed_tokens`, a running count of the tokens its matrix products have seen, padding included; a system that computes real
-  tokens only, and repeats once, leaves it out. It may have `tokenize(texts)`, which is then timed by itself, and
-  `encode_whole(texts)`, which is `encode` in one run of the model however many texts there are.
-- `build(folder, **options)`, if it needs files of its own: writes them into the folder, once.
+- `load(folder, **options)`, which returns a system: `encode(texts)` -> float32 [texts, dimension] in the order given, and
+  `details`, a dict for the report (see report.Details) with at least `dtype`, the type its matrix products run in. It may have
+  `computed_tokens`, a running count of the tokens its matrix products have seen, padding included; a system that computes only
+  real tokens, and repeated texts once, leaves it out. It may have `tokenize(texts)`, which is then timed by itself, and
+  `encode_as_one_batch(texts)`, which is `encode` in a single run of the model however many texts there are.
+- `build(folder, **options)`, if it needs files that no other system has: it writes them into the folder, once.
 
 Commands, all with seconds as floats:
 
     {"command": "build", "folder", "options"}                   -> {"seconds"}
     {"command": "load", "folder", "options", "files"}           -> {"seconds", "details", "versions"}
     {"command": "time", "batches": [[text, ...], ...], "vectors": path or null}
-                                                                -> {"seconds": [one a batch], "cpu_seconds", "computed_tokens"}
-    {"command": "sweep", "texts", "times"}                      -> {"seconds": [one a time]}
+                                                                -> {"seconds": [one per batch], "cpu_seconds", "computed_tokens"}
+    {"command": "sweep", "texts", "times"}                      -> {"seconds": [one per run]}
     {"command": "tokenize", "texts"}                            -> {"seconds": seconds or null}
     {"command": "memory"}                                       -> {"peak_bytes"}
 
 `load` reads `files` (paths) once before its clock starts, so that its time does not depend on what the disk had cached; importing
-the libraries counts. `time` calls `encode` once a batch and saves all rows to `vectors` as .npy; `sweep` calls `encode_whole` on
-the same texts so many times. A command that raises is answered with {"error": sentence}.
+the libraries counts. `time` calls `encode` once per batch and saves all rows to `vectors` as .npy; `sweep` calls
+`encode_as_one_batch` with the same texts `times` times. A command that raises is answered with {"error": sentence}.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Worker:
         self._system: Any = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do one command."""
+        """Execute one command."""
         commands = {
             "build": self._build,
             "load": self._load,
@@ -126,7 +126,7 @@ class Worker:
         seconds = []
         for _ in range(request["times"]):
             start = time.perf_counter()
-            self._system.encode_whole(request["texts"])
+            self._system.encode_as_one_batch(request["texts"])
             seconds.append(time.perf_counter() - start)
         return {"seconds": seconds}
 
@@ -142,7 +142,7 @@ class Worker:
 
 
 def peak_bytes() -> int | None:
-    """Most memory this process ever had resident, mapped files included, in bytes; None where the system does not say."""
+    """Read the most memory that this process ever had resident, mapped files included; None where the system does not say."""
     try:
         # ru_maxrss would do, but a child starts with its parent's.
         status = Path("/proc/self/status").read_text()
@@ -157,7 +157,7 @@ def peak_bytes() -> int | None:
 
 
 def versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Name and version of each package that is installed."""
+    """Look up name and version of each package that is installed."""
     for package in packages:
         try:
             yield package, version(package)

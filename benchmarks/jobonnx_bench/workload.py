@@ -1,4 +1,4 @@
-"""The titles a comparison runs on: one draw from a file, the same for every system."""
+"""The titles of a measurement: one draw from a file, the same for every system."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import hashlib
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from itertools import accumulate
-from typing import Any
 
 from jobonnx.errors import JobonnxError
 
-_TIMES = 4  # how often each title of the repeated run appears
-_DRAWS = 100_000
+_REPEATS = 4  # how often each title of the repeated call appears
+_DRAWS = 100_000  # attempts at groups of 32 whose tokens divide by 32
 
 Group = tuple[str, ...]
 
@@ -30,38 +29,60 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class WorkloadSummary:
+    """What a report says of a workload; the titles themselves stay out."""
+
+    titles: int  # of the bulk call
+    tokens: int
+    longest: int  # in tokens
+    median_length: int
+    repeated_titles: int
+    repeated_distinct: int
+    singles: int
+    groups8: int
+    groups32: int
+    sweep: tuple[tuple[int, int], ...]  # titles and tokens of each batch
+    sha256: str  # of the bulk titles
+
+    def __post_init__(self) -> None:
+        for name in ("titles", "tokens", "repeated_titles"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} has to be at least 1")
+
+
+@dataclass(frozen=True)
 class Workload:
-    """Titles, and their tokens as the model's own tokenizer counts them, special tokens included."""
+    """Titles, and their tokens as the model's tokenizer counts them, special tokens included."""
 
     bulk: Group  # distinct, in no order, in the file's mix of lengths
     repeated: Group
     singles: Group  # from `bulk`
     groups8: tuple[Group, ...]  # from `bulk`
     groups32: tuple[Group, ...]  # from `bulk`
-    equal32: tuple[Group, ...]  # each with exactly the tokens of the group of `groups32` in its place, in titles of one length
+    equal32: tuple[Group, ...]  # 32 titles of one length each, with exactly the tokens of the group of `groups32` at that index
     tokens: dict[str, int]
-    sweep: tuple[Group, ...] = ()  # titles of nearly one length, as many as come to each size of the sweep; smallest first
+    sweep: tuple[Group, ...] = ()  # for each size of the sweep, titles of nearly one length with that many tokens; smallest first
 
     def count(self, titles: Sequence[str]) -> int:
-        """Real tokens of some of the titles."""
+        """Count the real tokens of some of the titles."""
         return sum(self.tokens[title] for title in titles)
 
-    def summary(self) -> dict[str, Any]:
-        """What a report says of it; the titles themselves stay out."""
+    def summary(self) -> WorkloadSummary:
+        """Describe it for a report."""
         lengths = sorted(self.tokens[title] for title in self.bulk)
-        return {
-            "titles": len(self.bulk),
-            "tokens": sum(lengths),
-            "longest": lengths[-1],
-            "median_length": lengths[len(lengths) // 2],
-            "repeated_titles": len(self.repeated),
-            "repeated_distinct": len(set(self.repeated)),
-            "singles": len(self.singles),
-            "groups8": len(self.groups8),
-            "groups32": len(self.groups32),
-            "sweep": [[len(group), self.count(group)] for group in self.sweep],
-            "sha256": hashlib.sha256("\n".join(self.bulk).encode()).hexdigest(),
-        }
+        return WorkloadSummary(
+            titles=len(self.bulk),
+            tokens=sum(lengths),
+            longest=lengths[-1],
+            median_length=lengths[len(lengths) // 2],
+            repeated_titles=len(self.repeated),
+            repeated_distinct=len(set(self.repeated)),
+            singles=len(self.singles),
+            groups8=len(self.groups8),
+            groups32=len(self.groups32),
+            sweep=tuple((len(group), self.count(group)) for group in self.sweep),
+            sha256=hashlib.sha256("\n".join(self.bulk).encode()).hexdigest(),
+        )
 
 
 def draw(
@@ -78,14 +99,14 @@ def draw(
         tokenize: texts to token ids, special tokens included.
         sizes: how many of each.
         seed: of the draw.
-        sweep: tokens of each batch of the sweep; sizes that the titles do not fill are left out.
+        sweep: tokens of each batch of the sweep; sizes larger than all titles together are left out.
 
     Raises:
         JobonnxError: too few titles for the sizes.
     """
     distinct = [title for title in dict.fromkeys(title.strip() for title in titles) if title]
     need = max(sizes.bulk, 8 * sizes.groups8, 32)
-    if min(asdict(sizes).values()) < 1 or sizes.singles > sizes.bulk or 8 * sizes.groups8 > sizes.bulk or sizes.bulk < 32:
+    if min(astuple(sizes)) < 1 or sizes.singles > sizes.bulk or 8 * sizes.groups8 > sizes.bulk or sizes.bulk < 32:
         raise JobonnxError(f"{sizes}: every size has to be at least 1, and bulk at least 32, singles and 8 x groups8")
     if len(distinct) < need:
         raise JobonnxError(f"the titles file has {len(distinct)} distinct titles, {need} are needed; give a longer one")
@@ -93,7 +114,7 @@ def draw(
     rng.shuffle(distinct)
     tokens = dict(zip(distinct, map(len, tokenize(distinct)), strict=True))
     bulk = distinct[: sizes.bulk]
-    repeated = (bulk[: -(-sizes.repeated // _TIMES)] * _TIMES)[: sizes.repeated]
+    repeated = (bulk[: -(-sizes.repeated // _REPEATS)] * _REPEATS)[: sizes.repeated]
     rng.shuffle(repeated)
     mixed, equal = _pairs(bulk, distinct, tokens, sizes.groups32, rng)
     return Workload(
@@ -109,7 +130,7 @@ def draw(
 
 
 def _sweep(distinct: list[str], tokens: dict[str, int], sizes: Sequence[int]) -> tuple[Group, ...]:
-    """For each size the titles nearest to the median length, so that padding is no part of a batch's time."""
+    """For each size, take the titles nearest to the median length, so that padding is no part of a batch's time."""
     lengths = sorted(tokens.values())
     median = lengths[len(lengths) // 2]
     nearest = sorted(distinct, key=lambda title: abs(tokens[title] - median))  # stable: the draw's order within a distance
@@ -121,7 +142,7 @@ def _sweep(distinct: list[str], tokens: dict[str, int], sizes: Sequence[int]) ->
 def _pairs(
     bulk: list[str], distinct: list[str], tokens: dict[str, int], count: int, rng: random.Random
 ) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
-    """Groups of 32 mixed titles whose tokens divide by 32, and for each one of 32 titles of exactly that length."""
+    """Draw groups of 32 mixed titles whose mean length is a whole number, each with a group of 32 titles of exactly that length."""
     of_length: dict[int, list[str]] = {}
     for title in distinct:
         of_length.setdefault(tokens[title], []).append(title)
@@ -136,7 +157,11 @@ def _pairs(
             mixed.append(tuple(group))
             equal.append(tuple(rng.sample(of_length[length], 32)))
     mean = round(sum(tokens[title] for title in bulk) / len(bulk))
+    same = len(of_length.get(mean, ()))
+    if same < 32:
+        raise JobonnxError(
+            f"the titles file has {same} titles of the mean length, {mean} tokens, and 32 are needed; give a longer one"
+        )
     raise JobonnxError(
-        f"the titles file has {len(of_length.get(mean, ()))} titles of the mean length, {mean} tokens, and 32 are needed; "
-        "give a longer one"
+        "the titles file has no 32 titles whose mean length is a whole number of tokens; give one of more varied titles"
     )

@@ -32,7 +32,7 @@ def quantize(folder: Path, calibration: Path) -> None:
 
 
 def describe(compiled: Any) -> dict[str, Any]:
-    """What decides its speed, as the compiled model reports it."""
+    """Say what decides its speed, as the compiled model reports it."""
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return {
         "provider": "OpenVINO",

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Inputs = dict[str, np.ndarray[Any, np.dtype[np.int64]]]
+Run = Callable[[Inputs], Floats]
 
 
 class Padded:
@@ -28,7 +30,7 @@ class Padded:
         self.computed_tokens = 0
         self.details: dict[str, Any] = {"batch_size": batch_size}
 
-    def encode(self, texts: list[str]) -> np.ndarray:
+    def encode(self, texts: list[str]) -> Floats:
         rows = self._tokenizer(texts, truncation=True, max_length=self._max_tokens)["input_ids"]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         batches = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
@@ -37,18 +39,19 @@ class Padded:
         result[order] = vectors
         return result
 
-    def encode_batches(self, batches: list[list[list[int]]]) -> list[np.ndarray]:
+    def encode_batches(self, batches: list[list[list[int]]]) -> list[Floats]:
         return [self.pool(self._run(inputs), inputs["attention_mask"]) for inputs in map(self.pad, batches)]
 
-    def pad(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
+    def pad(self, rows: list[list[int]]) -> Inputs:
         padded = self._tokenizer.pad({"input_ids": rows}, return_tensors="np")
         self.computed_tokens += padded["input_ids"].size
         return {name: padded[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
 
-    def pool(self, states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def pool(self, states: Floats, mask: Any) -> Floats:
         if self._cls:
             vectors = states[:, 0]
         else:
             weights = mask[:, :, None].astype(np.float32)
             vectors = (states * weights).sum(axis=1) / weights.sum(axis=1)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nncf_int8
-import numpy as np
-from padded import Padded
+from padded import Floats, Inputs, Padded
 
 
 def load(folder: str, *, checkpoint: str, streams: int, batch_size: int) -> Padded:
@@ -21,7 +20,7 @@ def load(folder: str, *, checkpoint: str, streams: int, batch_size: int) -> Padd
     return system
 
 
-def _named(compiled: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _named(compiled: Any, inputs: Inputs) -> Inputs:
     names = {name for port in compiled.inputs for name in port.get_names()}
     return {name: array for name, array in inputs.items() if name in names}
 
@@ -31,17 +30,21 @@ def _one(checkpoint: str, compiled: Any, batch_size: int) -> Padded:
     return Padded(checkpoint, lambda inputs: request.infer(_named(compiled, inputs))[0], batch_size)
 
 
+def _not_run(inputs: Inputs) -> Floats:
+    raise NotImplementedError("batches run in streams, in encode_batches")
+
+
 class _Streams(Padded):
     def __init__(self, checkpoint: str, compiled: Any, batch_size: int) -> None:
-        super().__init__(checkpoint, lambda inputs: inputs["input_ids"], batch_size)
+        super().__init__(checkpoint, _not_run, batch_size)
         self._compiled = compiled
 
-    def encode_batches(self, batches: list[list[list[int]]]) -> list[np.ndarray]:
+    def encode_batches(self, batches: list[list[list[int]]]) -> list[Floats]:
         import openvino as ov
 
-        vectors: dict[int, np.ndarray] = {}
+        vectors: dict[int, Floats] = {}
 
-        def take(request: Any, job: tuple[int, np.ndarray]) -> None:
+        def take(request: Any, job: tuple[int, Any]) -> None:
             place, mask = job
             vectors[place] = self.pool(request.get_output_tensor(0).data, mask)
 

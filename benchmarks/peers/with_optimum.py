@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from padded import Padded
+from padded import Floats, Inputs, Padded
 
 
 def load(folder: str, *, checkpoint: str) -> Padded:
@@ -14,8 +13,9 @@ def load(folder: str, *, checkpoint: str) -> Padded:
         folder, subfolder="onnx", file_name="model.onnx", provider="CPUExecutionProvider"
     )
 
-    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return model(**inputs).last_hidden_state
+    def run(inputs: Inputs) -> Floats:
+        states: Floats = model(**inputs).last_hidden_state
+        return states
 
     system = Padded(checkpoint, run, batch_size=32)
     system.details |= {"dtype": "fp32", "provider": "CPUExecutionProvider"}

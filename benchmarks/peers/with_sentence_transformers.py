@@ -1,4 +1,4 @@
-"""sentence-transformers as its documentation uses it, in torch, ONNX or OpenVINO; see src/jobonnx/bench/worker.py for adapters."""
+"""sentence-transformers as its documentation uses it, in torch, ONNX or OpenVINO; see jobonnx_bench/worker.py for adapters."""
 
 from __future__ import annotations
 
@@ -78,5 +78,6 @@ class _System:
     def _count(self, module: Any, inputs: Any) -> None:
         self.computed_tokens += inputs[0]["input_ids"].numel()
 
-    def encode(self, texts: list[str]) -> np.ndarray:
-        return self._model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
+    def encode(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        vectors: np.ndarray[Any, np.dtype[np.float32]] = self._model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
+        return vectors

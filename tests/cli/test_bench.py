@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from helpers.reports import ENVIRONMENT, cell, report
+from helpers.reports import ENVIRONMENT, measured, report
 from jobonnx.cli import bench as cli_bench
 from jobonnx.cli.main import main
+from jobonnx.strict_json import write_json
 from jobonnx_bench.bundle import FULL, QUICK
 
 
@@ -36,7 +38,7 @@ def test_a_report_of_the_small_bundle(bundle: Path, tmp_path: Path) -> None:
     assert done.stdout.strip() == str(tmp_path / "out" / "report.html")
     assert done.stderr == ""  # progress is for terminals
     content = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [cell["status"] for cell in content["cells"]] == ["measured", "absent"]
+    assert [result["status"] for result in content["systems"]] == ["measured", "absent"]
     assert {r["variant"] for r in content["recommendations"]} <= {"int8"}
     assert "Koch 1" not in (tmp_path / "out" / "report.json").read_text()
 
@@ -81,11 +83,11 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_two_reports_are_compared(tmp_path: Path) -> None:
-    report(cell("fp32")).write(tmp_path / "a.json")
-    report(cell("fp32", bulk=0.5)).write(tmp_path / "b.json")
+    write_json(tmp_path / "a.json", asdict(report(measured("fp32"))))
+    write_json(tmp_path / "b.json", asdict(report(measured("fp32", bulk=0.5))))
     shown = run("--compare", tmp_path / "a.json", tmp_path / "b.json").stdout
     assert "| jobonnx-fp32-cpu | bulk | 100 titles/s | 200 titles/s | +100.0% | 2.0% | better |" in shown
     content = json.loads(run("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
-    assert content.keys() == {"changes", "warnings", "cells"}
+    assert content.keys() == {"changes", "warnings", "systems"}
     assert content["changes"][0]["verdict"] == "better"
     assert ENVIRONMENT.cpu not in shown  # the machines are the same

@@ -18,7 +18,7 @@ def test_variants_show_their_difference_to_fp32_and_fp32_its_share_of_the_baseli
     results = {"en": {"TF-IDF": scored(0.25, 0.75), "fp32": scored(0.5, 1.0), "int8": scored(0.25, 1.0)}}
     assert table("MAP", "map", results).splitlines() == [
         "| MAP | TF-IDF | fp32 | int8 | fp32 / TF-IDF |",
-        "|:---|---:|---:|---:|---:|",
+        "| --- | ---: | ---: | ---: | ---: |",
         "| en | 0.5000 | 0.7500 | 0.6250 -0.1250 [-0.2500 +0.0000] | 1.50 |",
     ]
 

@@ -53,12 +53,15 @@ def test_json_has_means_differences_and_ties(card: Scorecard) -> None:
 
 def test_markdown_has_a_table_per_system_and_one_of_ties_where_they_matter(card: Scorecard) -> None:
     markdown = as_markdown(card)
-    assert markdown.startswith("#### fp32\n\n| Metric | de | a\\|b |\n|:---|---:|---:|\n| cosine_ndcg@20 | 0.7500 | 0.2500 |\n")
+    header = "| Metric | de | a\\|b |\n| --- | ---: | ---: |\n"
+    assert markdown.startswith(
+        "#### fp32\n\n| Metric | de | a\\|b |\n| --- | ---: | ---: |\n| cosine_ndcg@20 | 0.7500 | 0.2500 |\n"
+    )
     assert "| cosine_ndcg@20 | 0.6250 -0.1250 [-0.2500 +0.0000] | 0.2500 +0.0000 [+0.0000 +0.0000] |" in markdown
     assert "Differences are to fp32" in markdown
     assert markdown.count("Ties (trec)") == 1
     rows = "| queries tied at 20 | 0 | 2 |\n| cosine_ndcg@20 | 0.6250 | 0.1250 to 0.2500 |\n"
-    assert f"| Ties (trec) | de | a\\|b |\n|:---|---:|---:|\n{rows}" in markdown
+    assert f"| Ties (trec) | de | a\\|b |\n| --- | ---: | ---: |\n{rows}" in markdown
 
 
 def test_without_the_reference_there_are_no_differences() -> None:

@@ -1,12 +1,15 @@
-"""Reports made up for tests: cells whose figures are known."""
+"""Reports made up for tests: results whose figures are known."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from jobonnx_bench import Batch, BundleFacts, Cell, Environment, Report, Round, Shape
+from jobonnx.bundle.manifest import Parity
+from jobonnx_bench.environment import Environment
 from jobonnx_bench.gemm import ENGINE
+from jobonnx_bench.report import Batch, BundleFacts, Details, Limits, Rate, Report, Requested, Round, Shape, SystemResult
+from jobonnx_bench.workload import WorkloadSummary
 
 ENVIRONMENT = Environment(
     date="2026-01-02T03:04:05+00:00",
@@ -23,7 +26,20 @@ ENVIRONMENT = Environment(
     git_revision="0" * 40,
     versions={"onnxruntime": "1.24.0"},
 )
-WORKLOAD = {"titles": 100, "tokens": 700, "repeated_titles": 40, "sha256": "0" * 64}
+WORKLOAD = WorkloadSummary(
+    titles=100,
+    tokens=700,
+    longest=12,
+    median_length=7,
+    repeated_titles=40,
+    repeated_distinct=10,
+    singles=4,
+    groups8=2,
+    groups32=2,
+    sweep=((1, 8), (10, 80)),
+    sha256="0" * 64,
+)
+LIMITS = Limits(weights=1, rates=(Rate(ENGINE, "cpu", "fp32", 64, 1e9),), reading=(), missing=(), passes=())
 EXACT = {"fp32": 1.0, "fp16": 0.99999, "int8": 0.995}
 
 
@@ -31,19 +47,20 @@ def round_of(bulk: float, one: float) -> Round:
     return Round(bulk, 2 * bulk, None, bulk / 4, (one,) * 4, (2 * one,) * 2, (4 * one,) * 2, (4 * one,) * 2, 0.001)
 
 
-def cell(
+def parity_of(cosine: float) -> Parity:
+    return Parity(50, cosine, cosine, cosine, cosine, 1e-6 if cosine == 1 else 1e-2, cosine)
+
+
+def measured(
     variant: str, provider: str = "cpu", bulk: float = 1.0, one: float = 0.01, peak: int = 100_000_000, **changes: Any
-) -> Cell:
+) -> SystemResult:
     """Three rounds that differ by 1% at most: `bulk` and `one` in seconds, `peak` in bytes."""
-    cosine = EXACT.get(variant, 0.999)
-    parity = {"texts": 50, "max_abs": 1e-6 if cosine == 1 else 1e-2, "top10_overlap": cosine}
-    parity |= dict.fromkeys(("min_cosine", "mean_cosine", "min_centred", "mean_centred"), cosine)
-    made = Cell(
+    made = SystemResult(
         name=f"jobonnx-{variant}-{provider}",
         family="jobonnx",
         status="measured",
         reason=None,
-        details={"dtype": variant, "provider": provider, "nodes": {"CPUExecutionProvider": 7}},
+        details=Details(dtype=variant, provider=provider, nodes_elsewhere=0),
         versions={},
         loads=(0.5,),
         first_calls=(0.02,),
@@ -51,20 +68,24 @@ def cell(
         peak_bytes=peak,
         anonymous_peak_bytes=peak // 2,
         idle_cpu=0.0,
-        parity=parity,
+        parity=parity_of(EXACT.get(variant, 0.999)),
         batch_cosine=1.0,
-        asked={"variant": variant, "provider": provider},
+        requested=Requested(variant, provider),
         sweep=(Batch(1, 8, (one,)), Batch(10, 80, (5 * one, 6 * one, 7 * one))),
     )
     return replace(made, **changes)
 
 
-def absent(variant: str, provider: str, reason: str = "not here; pip install it") -> Cell:
-    return cell(variant, provider, status="absent", reason=reason, details={}, rounds=(), parity=None, sweep=(), peak_bytes=None)
+def peer(name: str, bulk: float = 1.0, one: float = 0.01) -> SystemResult:
+    return measured("fp32", bulk=bulk, one=one, name=name, family="peer", requested=None, sweep=())
 
 
-def report(*cells: Cell, **changes: Any) -> Report:
-    gemm = {"fp32": {"64": {"rates": {ENGINE: 1e9}}}}
-    limits = {"weights": 1, "gemm": gemm, "reading": [], "missing": [], "passes": []}
+def absent(variant: str, provider: str, reason: str = "not here; pip install it") -> SystemResult:
+    return measured(
+        variant, provider, status="absent", reason=reason, details=Details(), rounds=(), parity=None, sweep=(), peak_bytes=None
+    )
+
+
+def report(*systems: SystemResult, **changes: Any) -> Report:
     facts = BundleFacts("a model", None, 4, "cls", 50, {"fp32": "f" * 64, "int8": "1" * 64})
-    return replace(Report(ENVIRONMENT, Shape(2, 4, 16), WORKLOAD, cells, limits, facts), **changes)
+    return replace(Report(ENVIRONMENT, Shape(2, 4, 16), WORKLOAD, systems, LIMITS, facts), **changes)

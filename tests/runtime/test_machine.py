@@ -11,7 +11,7 @@ import pytest
 from jobonnx.runtime import machine
 from jobonnx.runtime.machine import Cpu, available_bytes, cgroup_file, cpu, memory_bytes
 from jobonnx.runtime.tuning_cache import this_machine
-from jobonnx_bench import record
+from jobonnx_bench.environment import record
 
 X86 = "processor\t: 0\nmodel name\t: A Processor \nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: Another\nflags\t\t: fpu\n"
 NO_QUOTA = 1 << 30

@@ -1,1 +1,1 @@
-"""The report as people read it: tables, plots, Markdown, HTML."""
+"""The report as people read it: tables, plots, Markdown, HTML, and the folder that holds them."""

@@ -7,7 +7,7 @@ from html import escape
 from jobonnx_bench.recommend import recommend
 from jobonnx_bench.render.plots import Plot, plots
 from jobonnx_bench.render.tables import Table, environment, headline, tables
-from jobonnx_bench.result import Report
+from jobonnx_bench.report import Report
 
 _STYLE = """
 :root{color-scheme:light dark;--text:#1b1f24;--soft:#5b6470;--line:#d5dae1;--card:#f5f7f9;--back:#fff;--accent:#2563eb}
@@ -46,11 +46,11 @@ td.name+td.name{font-weight:400}
 
 
 def report_html(report: Report) -> str:
-    """The whole file. Whatever comes from outside (names, paths, messages of libraries) is escaped. Needs matplotlib."""
+    """Write the complete file. Whatever comes from outside (names, paths, messages of libraries) is escaped. Needs matplotlib."""
     title = escape(headline(report))
     e, w = report.environment, report.workload
-    features = ", ".join(name for name, there in e.features.items() if there)
-    lead = f"{w['titles']:,} distinct titles of {w['tokens'] / w['titles']:.1f} tokens, measured by jobonnx bench on {e.date[:10]}"
+    features = ", ".join(name for name, present in e.features.items() if present)
+    lead = f"{w.titles:,} distinct titles of {w.tokens / w.titles:.1f} tokens, measured by jobonnx bench on {e.date[:10]}"
     lead += f"; processor features: {features}" if features else ""
     sections = [_figure(plot) for plot in plots(report)]
     sections += [_section(table) for table in [*tables(report), environment(report)]]
@@ -70,7 +70,7 @@ def _recommendation(report: Report) -> str:
         for r in recommend(report)
     ]
     if not cards:
-        return '<p class="card">No recommendation: no cell was measured to the end and passes its parity tolerance.</p>'
+        return '<p class="card">No recommendation: no system was measured to the end and is within its tolerances.</p>'
     return f'<section class="cards" aria-label="Recommendation">\n{"".join(cards)}\n</section>'
 
 
@@ -86,7 +86,7 @@ def _section(table: Table) -> str:
         classes = [' class="name"' if place < table.labels else "" for place in range(len(cells))]
         return "<tr>" + "".join(f"<{tag}{c}>{escape(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True)) + "</tr>"
 
-    head = f"<thead>{row(table.head, 'th')}</thead>" if any(table.head) else ""
+    head = f"<thead>{row(table.header, 'th')}</thead>" if any(table.header) else ""
     body = "".join(row(cells, "td") for cells in table.rows)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (

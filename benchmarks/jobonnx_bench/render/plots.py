@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG that can stand in a page: no ids in common, no colours of their own for text and lines."""
+"""The plots of a report, as SVG that can stand in a page: no ids in common, no fixed colours for text and lines."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
-from jobonnx_bench.recommend import provider_of, variant_of
 from jobonnx_bench.render.tables import measured
-from jobonnx_bench.result import Cell, Report, Summary
+from jobonnx_bench.report import Report, Summary, SystemResult
 
-# Stand-ins that become the page's own colours, in light and in dark.
+# Placeholders that become the page's own colours, in light and in dark.
 _TEXT, _LINE = "#010203", "#040506"
 # Readable on white and on black.
 _COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#ec4899", "#84cc16")
+_PEER = "#8b949e"
 _MARKERS = "osD^vPX*"
 _LABEL = 24  # characters: a longer one would leave a phone no room for the bars
 _EXACT = 1e-7  # a loss below it is rounding, and a logarithm needs one
@@ -37,7 +38,7 @@ class _Point:
     label: str
     colour: str
     marker: str
-    cell: Cell
+    result: SystemResult
     summary: Summary
 
 
@@ -49,7 +50,7 @@ def plots(report: Report) -> list[Plot]:
         made.append(
             _plot("bulk", "Throughput", "Titles per second in bulk; more is better.", points, _bulk, 0.42 * len(points) + 0.5)
         )
-    if any(point.cell.sweep for point in points):
+    if any(point.result.sweep for point in points):
         note = "Milliseconds of one run of the model against the tokens in it; less is better."
         made.append(_plot("sweep", "Latency against batch size", note, points, _sweep, 4.0))
     if any(_loss(point) is not None for point in points):
@@ -71,15 +72,17 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _points(report: Report) -> list[_Point]:
+    """Every system that was measured, fastest first: ours in colours, peers in grey, each with its marker."""
+    colours = cycle(_COLOURS)
     return [
         _Point(
-            _shortened(f"{variant_of(cell)} {provider_of(cell)}".strip()),
-            _COLOURS[i % len(_COLOURS)],
+            _shortened(f"{result.variant} {result.provider}".strip()),
+            _PEER if result.family == "peer" else next(colours),
             _MARKERS[i % len(_MARKERS)],
-            cell,
+            result,
             summary,
         )
-        for i, (cell, summary) in enumerate(measured(report))
+        for i, (result, summary) in enumerate(measured(report))
     ]
 
 
@@ -88,7 +91,7 @@ def _shortened(label: str) -> str:
 
 
 def _loss(point: _Point) -> float | None:
-    centred = (point.cell.parity or {}).get("mean_centred")
+    centred = point.result.parity.mean_centred if point.result.parity else None
     return None if centred is None else max(1 - centred, _EXACT)
 
 
@@ -126,7 +129,7 @@ def _svg(name: str, points: list[_Point], fill: Callable[[Any, list[_Point]], No
 
 
 def _embedded(svg: str, name: str) -> str:
-    """The <svg> element alone, its ids made the plot's own, its stand-ins replaced by the page's colours."""
+    """Cut out the <svg> element, prefix its ids with the plot's name, and replace placeholders by the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
@@ -151,7 +154,7 @@ def _sweep(axes: Any, points: list[_Point]) -> None:
     from matplotlib.ticker import FuncFormatter
 
     for point in points:
-        sweep = point.cell.sweep
+        sweep = point.result.sweep
         if sweep:
             milliseconds = [1000 * statistics.median(batch.seconds) for batch in sweep]
             axes.plot(
@@ -165,9 +168,9 @@ def _sweep(axes: Any, points: list[_Point]) -> None:
             )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    plain = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-    axes.xaxis.set_major_formatter(plain)
-    axes.yaxis.set_major_formatter(plain)
+    digits = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axes.xaxis.set_major_formatter(digits)
+    axes.yaxis.set_major_formatter(digits)
     axes.set_xlabel("tokens in the batch")
     axes.set_ylabel("ms")
     axes.grid(True, linewidth=0.6)
@@ -191,11 +194,11 @@ def _accuracy(axes: Any, points: list[_Point]) -> None:
     losses = [loss for _, loss in places]
     axes.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
     axes.set_ylim(max(losses) * 5, min(losses) / 5)  # the most exact on top
-    plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.set_major_formatter(plain)
-    axes.xaxis.set_minor_formatter(plain if max(speeds) < 10 * min(speeds) else "")
+    digits = FuncFormatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(digits)
+    axes.xaxis.set_minor_formatter(digits if max(speeds) < 10 * min(speeds) else "")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
-    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.tick_params(axis="x", which="both", labelsize=8, length=3)
     axes.set_xlabel("titles/s in bulk")
     axes.set_ylabel("loss")
     axes.grid(True, linewidth=0.6)

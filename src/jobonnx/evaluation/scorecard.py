@@ -72,9 +72,9 @@ def as_markdown(card: Scorecard) -> str:
     blocks = []
     for system, datasets in card.evaluations.items():
         rows = [[metric, *(" ".join(_cell(card, system, name, metric)) for name in datasets)] for metric in _metrics(datasets)]
-        blocks.append(f"#### {_printable(system)}\n\n{markdown.table(['Metric', *map(_printable, datasets)], rows)}")
+        blocks.append(f"#### {_in_markdown(system)}\n\n{markdown.table(['Metric', *map(_in_markdown, datasets)], rows, 'lr')}")
         if ranges := _ranges(datasets):
-            blocks.append(markdown.table([f"Ties ({card.ties})", *map(_printable, datasets)], ranges))
+            blocks.append(markdown.table([f"Ties ({card.ties})", *map(_in_markdown, datasets)], ranges, "lr"))
     if card.differences:
         blocks.append(
             f"Differences are to {card.reference}, in brackets their {CONFIDENCE:.0%} interval "
@@ -194,6 +194,11 @@ def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
 def _signed(value: float) -> str:
     # Adding 0.0 turns a rounded -0.0 into 0.0: no "-0.0000".
     return f"{round(value, 4) + 0.0:+.4f}"
+
+
+def _in_markdown(name: str) -> str:
+    """Make a name printable, and unable to begin a tag."""
+    return _printable(name).replace("<", "&lt;")
 
 
 def _printable(name: str) -> str:

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from helpers.reports import absent, cell, report
+from helpers.reports import absent, measured, report
 
 pytest.importorskip("matplotlib", reason='the page needs matplotlib: pip install "jobonnx[bench]"')
 
 from jobonnx_bench.render.html import report_html
+from jobonnx_bench.report import Requested
 
 HOSTILE = '<script>console.error("x")</script>"\'&|$a$'
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WHOLE = report(
-    cell("fp32", bulk=2.0),
-    cell("int8"),
+REPORT = report(
+    measured("fp32", bulk=2.0),
+    measured("int8"),
     absent("fp16", "cuda", reason=HOSTILE),
-    cell("int8", "openvino", status="failed", reason="was killed by signal 9 during 'time'", rounds=()),
+    measured("int8", "openvino", status="failed", reason="was killed by signal 9 during 'time'", rounds=()),
 )
 
 
@@ -46,7 +47,7 @@ class _Page(HTMLParser):
 
 
 def test_it_holds_recommendation_plots_tables_and_environment() -> None:
-    text = report_html(WHOLE)
+    text = report_html(REPORT)
     order = (
         "For single requests",
         "Throughput",
@@ -63,7 +64,7 @@ def test_it_holds_recommendation_plots_tables_and_environment() -> None:
 
 
 def test_it_needs_nothing_else_and_no_id_comes_twice() -> None:
-    text = report_html(WHOLE)
+    text = report_html(REPORT)
     page = _Page(text)
     assert "script" not in page.tags
     assert len(page.ids) == len(set(page.ids))
@@ -74,14 +75,14 @@ def test_it_needs_nothing_else_and_no_id_comes_twice() -> None:
 
 
 def test_hostile_names_are_text() -> None:
-    assert WHOLE.bundle is not None
-    odd = replace(cell("fp32"), asked={"variant": HOSTILE, "provider": HOSTILE})
-    text = report_html(replace(WHOLE, cells=(odd,), bundle=replace(WHOLE.bundle, model=HOSTILE)))
+    assert REPORT.bundle is not None
+    odd = replace(measured("fp32"), requested=Requested(HOSTILE, HOSTILE))
+    text = report_html(replace(REPORT, systems=(odd,), bundle=replace(REPORT.bundle, model=HOSTILE)))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
 
-def test_a_report_without_a_measured_cell_is_a_page_all_the_same() -> None:
+def test_a_report_without_a_measured_system_is_a_page_all_the_same() -> None:
     text = report_html(report(absent("fp32", "cuda")))
     assert "No recommendation" in text
     assert "<svg" not in text
@@ -99,7 +100,7 @@ def browse(path: Path, profile: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(BROWSER is None, reason="no chromium and no google-chrome on the PATH to open the page with")
 def test_a_browser_opens_it_without_a_word_on_its_console(tmp_path: Path) -> None:
     page, broken = tmp_path / "report.html", tmp_path / "broken.html"
-    page.write_text(report_html(WHOLE), encoding="utf-8")
+    page.write_text(report_html(REPORT), encoding="utf-8")
     broken.write_text("<!doctype html><script>nothing()</script>", encoding="utf-8")
     assert "CONSOLE" in browse(broken, tmp_path / "a").stderr  # an error would be seen
     done = browse(page, tmp_path / "b")

@@ -24,6 +24,7 @@ class Provider:
     target: str = STANDARD  # which of a bundle's graphs it runs
     install: str  # the command that brings it
     untested: bool = True  # nobody has run `jobonnx verify` on it and told us
+    device: str = "cpu"  # ONNX Runtime's name of where inputs and outputs lie
     missing_library: bool = False  # it loads libraries that may be missing, so a graph that does not load may be whole
     token_budget: int = 2048  # padded tokens of a batch: full GEMM speed, and activations that stay in a CPU's cache
     parallel: bool = True  # whether several streams may share its threads
