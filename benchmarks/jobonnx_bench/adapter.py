@@ -8,7 +8,6 @@ from typing import Any
 from jobonnx import Encoder
 from jobonnx.arrays import Floats
 from jobonnx.runtime.providers import find_provider
-from jobonnx_bench.gemm import device_of
 
 _FLOAT_VARIANTS = ("fp32", "fp16", "bf16")  # every other variant is a kind of int8
 _NO_BUDGET = 1 << 40  # tokens: everything is one batch
@@ -37,7 +36,7 @@ def _details(encoder: Encoder) -> dict[str, Any]:
     return {
         "dtype": encoder.variant if encoder.variant in _FLOAT_VARIANTS else "int8",
         "provider": encoder.provider,
-        "device": device_of(provider),
+        "device": provider.device,
         "threads": session.threads,
         "nodes_elsewhere": sum(count for name, count in nodes.items() if name != provider.ort_name),
         # With CLS pooling the last layer computes one row per title.

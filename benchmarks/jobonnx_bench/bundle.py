@@ -19,7 +19,7 @@ from jobonnx.strict_json import read_json
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_bench import adapter
 from jobonnx_bench.environment import record
-from jobonnx_bench.gemm import CPU, device_of
+from jobonnx_bench.gemm import CPU
 from jobonnx_bench.limits import combine, measure_gemm
 from jobonnx_bench.process import System
 from jobonnx_bench.report import BundleFacts, LimitsPass, Report, Shape
@@ -107,8 +107,8 @@ def measure(
     texts, vectors = read_reference(bundle.folder, bundle.model.dimension)
     tokenizer = Tokenizer(bundle.folder / TOKENIZER, bundle.model.max_tokens)
     workload = draw(titles, tokenizer.encode, effort.sizes, sweep=effort.sweep)
-    devices = {device_of(find_provider(system.options["provider"])) for system in systems if system.absent is None}
-    providers = [name for name, provider in PROVIDERS.items() if device_of(provider) in devices and provider.is_here()]
+    devices = {find_provider(system.options["provider"]).device for system in systems if system.absent is None}
+    providers = [name for name, provider in PROVIDERS.items() if provider.device in devices and provider.is_here()]
     passes: list[LimitsPass] = []
     environment = record()
 
@@ -160,7 +160,7 @@ def _system(source: str | None, variant: str, provider: Provider, absent: str | 
         family="jobonnx",
         files=files,
         absent=absent,
-        on_gpu=device_of(provider) != CPU,
+        on_gpu=provider.device != CPU,
     )
 
 

@@ -98,11 +98,6 @@ def measure_products(
                     yield product(missing=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-def device_of(provider: Provider) -> str:
-    """ONNX Runtime's name of the device that a provider computes on."""
-    return provider.device
-
-
 def refuse_overflow(found: Array, exact: Array) -> None:
     """Refuse a product of large int8 values that saturated on the way.
 
@@ -141,7 +136,7 @@ def provider_product(dtype: str, m: int, k: int, n: int, threads: int, provider:
     from jobonnx.runtime.providers.base import STANDARD
 
     known = find_provider(provider)
-    device = device_of(known)
+    device = known.device
     if dtype == "fp16" and device == CPU:
         raise NoProductError(NO_KERNEL)  # it would be fp32 between casts
     x, weight, y = _arrays(dtype, m, k, n, integers=dtype == "int8" and known.target != STANDARD)
@@ -259,7 +254,7 @@ def main() -> None:
     for provider in arguments.provider:
         engine = ENGINE if provider == EVERYWHERE else f"{ENGINE} on {provider}"
         make = partial(provider_product, provider=provider)
-        for product in measure_products(engine, device_of(find_provider(provider)), make, shapes, arguments.threads):
+        for product in measure_products(engine, find_provider(provider).device, make, shapes, arguments.threads):
             print(json.dumps({"product": asdict(product)}), flush=True)
 
 

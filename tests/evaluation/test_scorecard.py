@@ -53,7 +53,6 @@ def test_json_has_means_differences_and_ties(card: Scorecard) -> None:
 
 def test_markdown_has_a_table_per_system_and_one_of_ties_where_they_matter(card: Scorecard) -> None:
     markdown = as_markdown(card)
-    header = "| Metric | de | a\\|b |\n| --- | ---: | ---: |\n"
     assert markdown.startswith(
         "#### fp32\n\n| Metric | de | a\\|b |\n| --- | ---: | ---: |\n| cosine_ndcg@20 | 0.7500 | 0.2500 |\n"
     )
