@@ -13,7 +13,6 @@ were renamed on purpose are paired by `RENAMED`. The synthetic checkpoints that 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from jobonnx.files import sha256
 
 ROOT = Path(__file__).parents[1]
 # The tree before -> this tree, in file names and in the manifest's targets.
@@ -97,7 +98,7 @@ def _run(tree: Path, program: str, *arguments: str) -> None:
 def _compared(before: Path, after: Path, names: list[str]) -> Iterator[tuple[str, bool]]:
     """Tell what was compared and whether it is the same, one line for each file, recipe and fingerprint."""
     for name in SYNTHETIC:
-        one, other = (_sha256(folder / "checkpoints" / name / "tiny" / "model.safetensors") for folder in (before, after))
+        one, other = (sha256(folder / "checkpoints" / name / "tiny" / "model.safetensors") for folder in (before, after))
         yield f"{name}: the synthetic tensors  {one[:16]}", one == other
     for name in names:
         renamed = {_renamed(path): path for path in _files(before / name)}
@@ -108,7 +109,7 @@ def _compared(before: Path, after: Path, names: list[str]) -> Iterator[tuple[str
             if path not in new or path not in renamed:
                 yield f"{name}: {path} is {'gone' if path in renamed else 'new'}", False
                 continue
-            one, other = _sha256(before / name / renamed[path]), _sha256(after / name / path)
+            one, other = sha256(before / name / renamed[path]), sha256(after / name / path)
             shown = path if renamed[path] == path else f"{renamed[path]} -> {path}"
             yield f"{name}: {shown}  {(after / name / path).stat().st_size:,} bytes  {one[:16]}", one == other
         for what, earlier, later in zip(("model", "recipes", "fingerprints"), _said(before, name), _said(after, name), strict=True):
@@ -132,11 +133,6 @@ def _renamed(text: str) -> str:
 
 def _files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

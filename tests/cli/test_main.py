@@ -434,3 +434,27 @@ def test_a_reader_that_leaves_is_no_error(bundle: Path, tmp_path: Path) -> None:
 def test_commands_are_the_ones_promised() -> None:
     assert {"export", "info", "verify", "encode", "match"} <= set(main.commands)
     assert all(isinstance(command, click.Command) for command in main.commands.values())
+
+
+def test_match_encodes_a_large_corpus_once(
+    bundle: Path, tmp_path: Path, reference: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    titles = [*read_titles()[:1100], *read_titles()[:100]]  # with repeats
+    (tmp_path / "corpus.txt").write_text("\n".join(titles), encoding="utf-8")
+    arguments = ["match", titles[7], "KOCH", "--corpus", tmp_path / "corpus.txt", "-m", bundle, "-k", 5]
+    first, second = run(*arguments).stdout, run(*arguments).stdout
+    assert len(list((tmp_path / "cache" / "jobonnx" / "corpora").iterdir())) == 1
+    encoded: list[str] = []
+    encode = Encoder.encode
+
+    def counted(self: Encoder, sentences: Any, *rest: Any, **options: Any) -> Any:
+        encoded.extend(sentences)
+        return encode(self, sentences, *rest, **options)
+
+    monkeypatch.setattr(Encoder, "encode", counted)
+    third = run(*arguments).stdout
+    assert encoded == [titles[7], "KOCH"]
+    without = run(*arguments, "--no-cache").stdout
+    assert len(encoded) == 2 + 2 + 1100
+    assert first == second == third == without

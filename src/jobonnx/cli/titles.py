@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,11 @@ from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_
 from jobonnx.errors import JobonnxError
 from jobonnx.files import read_lines, replaced, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
+
+if TYPE_CHECKING:
+    from jobonnx import Encoder
+
+_WORTH_KEEPING = 1000  # titles of a corpus; a smaller one is encoded in less time than it takes to look it up
 
 
 @click.command()
@@ -58,31 +63,57 @@ def encode(
 @click.command()
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @click.option("--corpus", type=FILE, help="Titles to rank, one per line; by default the list that comes with jobonnx.")
+@click.option("--no-cache", is_flag=True, help="Encode the corpus anew, and keep nothing of it.")
 @top_k_option
 @encoder_options
 @json_option
-def match(queries: tuple[str, ...], corpus: Path | None, top_k: int, model: str | None, as_json: bool, **options: Any) -> None:
-    """Rank a list of job titles by their similarity to each QUERY."""
+def match(
+    queries: tuple[str, ...],
+    corpus: Path | None,
+    no_cache: bool,
+    top_k: int,
+    model: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Rank a list of job titles by their similarity to each QUERY.
+
+    The vectors of a large corpus are kept in your cache, so that only the first call has to encode it.
+    """
     from jobonnx.data.titles import read_titles
-    from jobonnx.search.topk import top_k as nearest
+    from jobonnx.search.corpus import cached_index
 
     queries = tuple(map(without_lone_surrogates, queries))
     encoder = load(model, **options)
     titles = [t for t in dict.fromkeys(read_lines(corpus)) if t.strip()] if corpus is not None else read_titles()
     if not titles:
         raise JobonnxError(f"{corpus} holds no titles; give it one per line")
-    # One call, so that a query that stands in the corpus is computed once.
-    vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
-    scores, places = nearest(vectors[: len(queries)], vectors[len(queries) :], top_k)
-    found = [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
+    index = None if no_cache or len(titles) < _WORTH_KEEPING else cached_index(titles, encoder)
+    if index is None:
+        found = _ranked(encoder, queries, titles, top_k)
+    else:
+        with index:
+            vectors = encoder.encode(list(queries), normalize_embeddings=True)
+            matches = index.search(vectors, top_k, fingerprint=encoder.fingerprint)
+        found = [[(match.score, match.title) for match in row] for row in matches]
     for query, ranked in zip(queries, found, strict=True):
         if as_json:
-            matches = [{"title": title, "score": score} for score, title in ranked]
-            click.echo(json.dumps({"query": query, "matches": matches}, ensure_ascii=False))
+            listed = [{"title": title, "score": score} for score, title in ranked]
+            click.echo(json.dumps({"query": query, "matches": listed}, ensure_ascii=False))
             continue
         click.secho(query, bold=True)
         for score, title in ranked:
             click.echo(f"  {score:.3f}  {title}")
+
+
+def _ranked(encoder: Encoder, queries: tuple[str, ...], titles: list[str], top_k: int) -> list[list[tuple[float, str]]]:
+    """Encode a corpus and rank it for each query: scores and titles, best first."""
+    from jobonnx.search.topk import top_k as nearest
+
+    # One call, so that a query that stands in the corpus is computed once.
+    vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
+    scores, places = nearest(vectors[: len(queries)], vectors[len(queries) :], top_k)
+    return [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
 
 
 def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobonnx import JobonnxError
+from jobonnx.runtime.providers import wheel
 from jobonnx.runtime.providers.wheel import import_onnxruntime
 
 
@@ -22,6 +23,7 @@ def wheels(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:
             raise importlib.metadata.PackageNotFoundError(package) from None
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(wheel, "installed_wheels", wheel.installed_wheels.__wrapped__)
 
 
 def test_two_wheels_of_onnxruntime_clash(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from jobonnx.errors import JobonnxError
@@ -18,14 +20,7 @@ def import_onnxruntime() -> Any:
     Raises:
         JobonnxError: there is none, there are two, or it does not import.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
-    installed = []
-    for package in _WHEELS:
-        try:
-            installed.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
+    installed = installed_wheels()
     if len(installed) > 1:
         both = " and ".join(installed)
         raise JobonnxError(f"{both} overwrite each other; uninstall both, then install one extra of jobonnx again")
@@ -41,3 +36,15 @@ def import_onnxruntime() -> Any:
     if hasattr(onnxruntime, "set_default_logger_severity"):
         onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
+
+
+@cache
+def installed_wheels() -> tuple[str, ...]:
+    """List the installed wheels of onnxruntime with their versions; looked up once per process."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for package in _WHEELS:
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return tuple(found)

@@ -1,0 +1,81 @@
+"""A corpus of titles with its vectors, kept in the user's cache, so that it is encoded once and searched many times."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from jobonnx.arrays import Floats
+from jobonnx.errors import JobonnxError
+from jobonnx.files import cache_folder, new_folder
+from jobonnx.search.index import Index
+
+_KEPT = 8  # corpora in the cache; the one used longest ago goes first
+_log = logging.getLogger(__name__)
+
+
+class TitleEncoder(Protocol):
+    """What makes vectors of titles."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides a vector."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+
+    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
+        """Encode titles: float32 [titles, dimension], of unit length."""
+
+
+def cached_index(titles: Sequence[str], encoder: TitleEncoder) -> Index | None:
+    """Open the index of a corpus in the user's cache; make it first if it is not there, or broken.
+
+    Args:
+        titles: the corpus, without repeats.
+        encoder: whose vectors it holds.
+
+    Returns:
+        The index, or None where the cache cannot be written: that costs time and nothing else.
+    """
+    try:
+        home = cache_folder() / "corpora"
+    except RuntimeError:  # a user without a home
+        return None
+    digest = hashlib.sha256(encoder.fingerprint.encode())
+    for title in titles:
+        digest.update(title.encode("utf-8", "surrogatepass") + b"\n")
+    folder = home / digest.hexdigest()
+    if folder.exists():
+        try:
+            opened = Index.open(folder)
+            os.utime(folder)
+            return opened
+        except (JobonnxError, OSError) as error:
+            _log.info("%s; it is made again", error)
+            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with new_folder(folder) as making, Index.create(making, encoder.fingerprint, encoder.dimension) as made:
+            made.add(titles, encoder.encode(list(titles), normalize_embeddings=True), fingerprint=encoder.fingerprint)
+        _sweep(home)
+        return Index.open(folder)
+    except JobonnxError as error:
+        if folder.exists():  # another process was faster
+            return Index.open(folder)
+        _log.info("%s; the corpus is encoded each time", error)
+        return None
+
+
+def _sweep(home: Path) -> None:
+    """Remove the corpora that were used longest ago."""
+    with suppress(OSError):
+        kept = sorted((path for path in home.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
+        for path in kept[:-_KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
