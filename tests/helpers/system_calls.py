@@ -53,33 +53,34 @@ def _set_system_call(name: bytes, wrap: Callable[[Any], Any], prototype: Any) ->
 
 def intercept(step: Callable[[], bool]) -> None:
     """From now on, call `step` at every change of a file; where it returns True, that change is refused as on a full disk."""
+    _intercept_sqlite(step)
+    _intercept_python(step)
+
+
+def _intercept_sqlite(step: Callable[[], bool]) -> None:
     size = ctypes.c_size_t
     write = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, _POINTER, size, use_errno=True)
     pwrite = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, _POINTER, size, ctypes.c_longlong, use_errno=True)
     truncate = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_longlong, use_errno=True)
     unlink = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, use_errno=True)
 
-    def refused() -> int:
-        ctypes.set_errno(errno.ENOSPC)
-        return -1
-
     def torn(call: Any) -> Any:
         def wrapped(file: int, data: int, count: int, *offset: int) -> int:
             if step():
-                return refused()
+                return _no_space()
             half = count // 2
             if call(file, data, half, *offset) == half:
                 if step():
-                    return refused()
+                    return _no_space()
                 call(file, data + half, count - half, *(place + half for place in offset))
             return count
 
         return wrapped
 
-    def whole(call: Any) -> Any:
+    def around(call: Any) -> Any:
         def wrapped(*arguments: Any) -> int:
             if step():
-                return refused()
+                return _no_space()
             result: int = call(*arguments)
             step()
             return result
@@ -89,55 +90,67 @@ def intercept(step: Callable[[], bool]) -> None:
     written = [_set_system_call(name, torn, pwrite) for name in (b"pwrite", b"pwrite64")]
     written.append(_set_system_call(b"write", torn, write))
     assert any(written)
-    assert _set_system_call(b"unlink", whole, unlink)
-    assert _set_system_call(b"ftruncate", whole, truncate)
+    assert _set_system_call(b"unlink", around, unlink)
+    assert _set_system_call(b"ftruncate", around, truncate)
 
-    def refuse() -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def python(call: Any) -> Any:
+def _no_space() -> int:
+    """Fail as a system call does on a full disk."""
+    ctypes.set_errno(errno.ENOSPC)
+    return -1
+
+
+def _intercept_python(step: Callable[[], bool]) -> None:
+    def around(call: Any) -> Any:
         def wrapped(*arguments: Any, **options: Any) -> Any:
             if step():
-                refuse()
+                raise _full()
             result = call(*arguments, **options)
             step()
             return result
 
         return wrapped
 
-    class Torn:
-        def __init__(self, file: Any) -> None:
-            self._file = file
-
-        def __enter__(self) -> Torn:
-            return self
-
-        def __exit__(self, *args: object) -> None:
-            self._file.close()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._file, name)
-
-        def write(self, data: Any) -> None:
-            if step():
-                refuse()
-            content = bytes(data)
-            self._file.write(content[: len(content) // 2])
-            self._file.flush()
-            if step():
-                refuse()
-            self._file.write(content[len(content) // 2 :])
-
     opened: Any = pathlib.Path.open
 
     def opening(path: pathlib.Path, mode: str = "r", **options: Any) -> Any:
         file = opened(path, mode, **options)
-        return file if mode in ("r", "rb") else Torn(file)
+        return file if mode in ("r", "rb") else _Torn(file, step)
 
     setattr(pathlib.Path, "open", opening)  # noqa: B010 - mypy refuses to assign to a method
-    setattr(pathlib.Path, "unlink", python(pathlib.Path.unlink))  # noqa: B010
-    os.fsync = python(os.fsync)
-    os.truncate = python(os.truncate)
+    setattr(pathlib.Path, "unlink", around(pathlib.Path.unlink))  # noqa: B010
+    os.fsync = around(os.fsync)
+    os.truncate = around(os.truncate)
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class _Torn:
+    """A file that calls `step` before and in the middle of each write."""
+
+    def __init__(self, file: Any, step: Callable[[], bool]) -> None:
+        self._file = file
+        self._step = step
+
+    def __enter__(self) -> _Torn:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: Any) -> None:
+        content = bytes(data)
+        half = len(content) // 2
+        for part in (content[:half], content[half:]):
+            if self._step():
+                raise _full()
+            self._file.write(part)
+            self._file.flush()
 
 
 def refuse_folder_syncs() -> None:

@@ -187,7 +187,7 @@ def test_a_failure_of_faiss_is_one_sentence(index: Index, failure: Exception, mo
 
 @needs_faiss
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
-@pytest.mark.parametrize("thread", ["main", "new"])
+@pytest.mark.parametrize("thread", ["main", pytest.param("new", marks=pytest.mark.slow)])
 def test_a_forked_process_searches_and_builds(index: Index, thread: str) -> None:
     # GNU's OpenMP waits for the parent's threads, which the child does not have.
     code = """
