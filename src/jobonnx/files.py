@@ -16,7 +16,7 @@ from typing import IO
 from jobonnx import signals
 from jobonnx.errors import JobonnxError, reason
 
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space: the disk's, within the limit on a file's size, the quota's
 _serial = itertools.count()
 
 
@@ -190,7 +190,7 @@ def _umask() -> int:
 
 def _unwritable(path: Path, error: Exception) -> JobonnxError:
     if isinstance(error, OSError):
-        fix = "free some space" if error.errno in _FULL else "mend that"
+        fix = "free some space" if error.errno in FULL else "mend that"
         return JobonnxError(f"{path} could not be written ({error.strerror or error}); {fix} or name another place")
     return JobonnxError(f"{str(path)[:100]!r} could not be written ({reason(error)}); name another place")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.index_writer import DONE, Write, Writer, Writers
 from helpers.indexes import ACTIONS, DIMENSION, FINGERPRINT, add, check, some
 from jobonnx.errors import JobonnxError
 from jobonnx.search.index import Index
@@ -227,6 +228,20 @@ def test_a_disk_that_is_full_from_any_step_on_leaves_the_old_state_or_says_so(ac
     assert " " not in reports[-1]
 
 
+def test_a_disk_that_is_full_when_a_killed_write_is_undone_is_no_damage(tmp_path: Path) -> None:
+    add(Index.create(tmp_path / "index", FINGERPRINT, DIMENSION), some(2000))
+    said: list[str] = []
+    with Writers() as writers:
+        for step in range(1, 60, 2):
+            folder = tmp_path / str(step)
+            shutil.copytree(tmp_path / "index", folder)
+            writers.run(Writer(str(folder), (Write("remove", tuple(some(900))),), "kill", step))
+            said += writers.run(Writer(str(folder), (Write("open"),), "full", 1)).said
+            assert list(Index.open(folder)) in (some(2000), some(1100, 900))
+    assert any(report.endswith("cannot be read (database or disk is full); free some space") for report in said)
+    assert not any("damaged" in report for report in said)
+
+
 # A disk that takes everything but the change of the folder that makes a commit final.
 _UNCONFIRMED = """
 import sys
@@ -289,7 +304,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_file_leaves_the_old_state(tmp_path
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40000, limit[1]))  # Python ignores SIGXFSZ, so a write gives OSError
     try:
-        with pytest.raises(JobonnxError, match="the index is as it was"):
+        with pytest.raises(JobonnxError, match="the index is as it was; free some space"):
             add(index, some(2000, 100))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

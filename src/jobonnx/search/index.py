@@ -96,7 +96,8 @@ class Index:
                     (folder / DATABASE).unlink()  # or it could not be made again here
                     raise
         except (OSError, ValueError, sqlite3.Error) as error:
-            raise JobonnxError(f"cannot make an index in {folder} ({reason(error)}); name another folder") from error
+            fix = "free some space or name another folder" if store.is_full(error) else "name another folder"
+            raise JobonnxError(f"cannot make an index in {folder} ({reason(error)}); {fix}") from error
         return cls.open(folder)
 
     @classmethod
@@ -318,7 +319,8 @@ class Index:
         except (OSError, sqlite3.Error) as error:
             if store.is_busy(error):
                 raise JobonnxError(f"{self.path} is being written by someone else; try again when they are done") from None
-            raise JobonnxError(f"cannot write to {self.path} ({reason(error)}); the index is as it was") from error
+            fix = "free some space" if store.is_full(error) else "mend that and repeat the call"
+            raise JobonnxError(f"cannot write to {self.path} ({reason(error)}); the index is as it was; {fix}") from error
         finally:
             store.sweep(self.path)
 

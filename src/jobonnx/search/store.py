@@ -28,6 +28,7 @@ import numpy as np
 
 from jobonnx.arrays import Floats, Ints
 from jobonnx.errors import JobonnxError, reason
+from jobonnx.files import FULL
 from jobonnx.search.approximate import Approximate
 from jobonnx.search.topk import Rows, check_integer
 from jobonnx.strict_json import convert, parse_json
@@ -414,6 +415,8 @@ def unreadable(folder: Path, error: Exception) -> JobonnxError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if is_busy(error):
         return JobonnxError(f"{folder} is being written by someone else; try again when they are done")
+    if is_full(error):  # undoing what a killed writer left takes a write
+        return JobonnxError(f"{folder} cannot be read ({reason(error)}); free some space")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) or isinstance(
         error, OSError
     ):
@@ -424,6 +427,14 @@ def unreadable(folder: Path, error: Exception) -> JobonnxError:
 def is_busy(error: Exception) -> bool:
     """Tell whether SQLite refused because of another writer."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether a write was refused for want of space: the disk's, a quota's, or within the limit on a file's size."""
+    if isinstance(error, sqlite3.Error):
+        # SQLite tells only the full disk apart. The others are a failed write, which is rarely anything else.
+        return getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def chunked(rows: Ints) -> Iterator[Ints]:
