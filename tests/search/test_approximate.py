@@ -236,3 +236,28 @@ def test_without_faiss_the_sentence_names_the_extra(index: Index, monkeypatch: p
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(JobonnxError, match=r"pip install 'jobonnx\[approximate\]'"):
         index.build_approximate()
+
+
+@needs_faiss
+@pytest.mark.parametrize("numbers", [[0, 1, 10**15], [0, 1, 1], [0, 1, 25], [-5, 1, 2]])
+def test_an_approximate_search_of_other_rows_is_refused(index: Index, numbers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobonnx.search.approximate import Approximate
+
+    add(index, some(30))
+    index.remove(some(1, 25))
+    index.build_approximate()
+    monkeypatch.setattr(Approximate, "candidates", lambda self, queries, k: [np.array(numbers)] * len(queries))
+    with pytest.raises(JobonnxError, match="approximate search of other titles"):
+        index.search(vectors(["x"]), 3, fingerprint=FINGERPRINT, approximate=True)
+
+
+@needs_faiss
+def test_a_faiss_index_of_another_kind_is_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    add(index, some(30))
+    index.build_approximate()
+    flat = faiss.IndexFlatL2(DIMENSION)
+    monkeypatch.setattr(faiss, "read_index", lambda reader: flat)
+    with pytest.raises(JobonnxError, match="is no approximate search of jobonnx"):
+        Index.open(index.path).search(vectors(["x"]), 3, fingerprint=FINGERPRINT, approximate=True)

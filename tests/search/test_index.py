@@ -719,3 +719,31 @@ except JobonnxError as error:
 def test_importing_loads_nothing_heavy() -> None:
     code = "import sys, jobonnx.search.index; print({'faiss', 'onnxruntime', 'torch', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, 0.0])
+def test_vectors_that_no_encoder_makes_are_refused_though_their_hash_matches(index: Index, value: float) -> None:
+    add(index, some(30))
+    made = vectors(some(30))
+    made[7, 3:] = value
+    (index.path / str(index._state.header.vectors)).write_bytes(made.tobytes())
+    with sqlite3.connect(index.path / "index.sqlite") as db:
+        (content,) = db.execute("SELECT content FROM chunk").fetchone()
+    db.close()
+    sha256 = hashlib.sha256(made.tobytes()).hexdigest()
+    seal = hashlib.sha256(b"0 %b %b" % (sha256.encode(), content)).hexdigest()
+    change(index, "UPDATE chunk SET vectors_sha256 = ?, sha256 = ?", sha256, seal)
+    with pytest.raises(JobonnxError, match=r"row\[7\] "):
+        Index.open(index.path)
+    with pytest.raises(JobonnxError, match=r"row\[7\] "):
+        Index.open(index.path, verify=False).build_approximate()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_search_over_altered_vectors_that_were_not_verified_is_one_sentence(index: Index, value: float) -> None:
+    add(index, some(30))
+    made = vectors(some(30))
+    made[7] = np.where(made[7] > 0, value, 0)
+    (index.path / str(index._state.header.vectors)).write_bytes(made.tobytes())
+    with pytest.raises(JobonnxError, match=r"was altered \(a vector is not finite or not of unit length\)"):
+        Index.open(index.path, verify=False).search(np.abs(vectors(["x"])), 3, fingerprint=FINGERPRINT)

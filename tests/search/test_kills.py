@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.index_writer import DONE, Write, Writer, Writers
+from helpers.index_writer import Write, Writer, Writers
 from helpers.indexes import ACTIONS, DIMENSION, FINGERPRINT, add, check, some
 from jobonnx.errors import JobonnxError
 from jobonnx.search.index import Index

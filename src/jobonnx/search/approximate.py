@@ -82,7 +82,7 @@ class Approximate:
         """Read what `save` wrote to `path`, from a map of it: the file may have been deleted since.
 
         Raises:
-            JobonnxError: faiss is not installed, or refuses the contents.
+            JobonnxError: faiss is not installed, or refuses the contents, or they are of another kind.
         """
         faiss = _faiss()
         place = 0  # not the map's position, which two threads would share
@@ -93,7 +93,10 @@ class Approximate:
             return saved[place - size : place]
 
         with native(f"{path} cannot be read by faiss", "build the approximate search again"):
-            return cls(faiss.read_index(faiss.PyCallbackIOReader(read)), probes)
+            index = faiss.read_index(faiss.PyCallbackIOReader(read))
+        if type(index) is not faiss.IndexIVFScalarQuantizer or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise JobonnxError(f"{path} is no approximate search of jobonnx; build the approximate search again")
+        return cls(index, probes)
 
     def save(self, file: IO[bytes]) -> str:
         """Write the search to a file, and return the SHA-256 of what was written.

@@ -279,19 +279,25 @@ class Index:
             For each query its matches, best first; equal scores in the order in which the titles were added.
 
         Raises:
-            JobonnxError: another encoder's queries; `approximate` without a build for these titles, or without the extra.
+            JobonnxError: another encoder's queries; `approximate` without a build for these titles, or without the extra; vectors
+                that were altered since, as far as a search can see it.
             TypeError, ValueError: queries or `k` that are not as above.
         """
         self._check_vectors(vectors, "queries", fingerprint)
         check_integer(k, "k", 1)
         state = self._state
-        if not approximate:
-            found = list(zip(*search(vectors, state.searched, k), strict=True))
-        elif state.approximate is None:
+        if approximate and state.approximate is None:
             raise JobonnxError(f"{self.path} has no approximate search for its present titles; call build_approximate() first")
-        else:
-            candidates = state.approximate.candidates(vectors, k)
-            found = [rank(query, state.searched, some, k) for query, some in zip(vectors, candidates, strict=True)]
+        try:
+            if state.approximate is None or not approximate:
+                found = list(zip(*search(vectors, state.searched, k), strict=True))
+            else:
+                candidates = state.approximate.candidates(vectors, k)
+                if not all(state.searched.are_visible(some) for some in candidates):
+                    raise JobonnxError(f"{self.path} has an approximate search of other titles; build it again")
+                found = [rank(query, state.searched, some, k) for query, some in zip(vectors, candidates, strict=True)]
+        except ValueError as error:  # the queries and k have been checked
+            raise JobonnxError(f"{self.path / str(state.header.vectors)} was altered ({reason(error)}); {store.RESTORE}") from None
         return [_matches(state, scores, rows) for scores, rows in found]
 
     def _check_vectors(self, vectors: Floats, name: str, fingerprint: str) -> None:

@@ -30,7 +30,7 @@ from jobonnx.arrays import Floats, Ints
 from jobonnx.errors import JobonnxError, reason
 from jobonnx.files import FULL
 from jobonnx.search.approximate import Approximate
-from jobonnx.search.topk import Rows, check_integer
+from jobonnx.search.topk import Rows, check_integer, check_unit
 from jobonnx.strict_json import convert, parse_json
 
 DATABASE = "index.sqlite"
@@ -40,7 +40,7 @@ _APPLICATION = 0x6A6F626F  # "jobo" in the database's header
 _CHUNK = 1024  # rows; 4 MiB of vectors with 1,024 dimensions
 _NAME = re.compile(r"[0-9a-f]{16}\.(vectors|approximate)")  # what a sweep may delete: other files are not the index's
 _PATIENCE = 60  # seconds that a reader waits for a commit, and a commit for its readers
-_RESTORE = "restore it or make the index again"
+RESTORE = "restore it or make the index again"
 _SCHEMA = (
     "CREATE TABLE header (body TEXT, sha256 TEXT)",
     "CREATE TABLE chunk (first INTEGER PRIMARY KEY, vectors_sha256 TEXT, content BLOB, sha256 TEXT)",
@@ -157,7 +157,7 @@ class State:
                 not all(isinstance(value, bytes) for value in values)
                 or _titles_sha256(first, vectors_sha256, text).encode() != sha256
             ):
-                raise JobonnxError(f"{path} was altered (the titles from {first} on differ from their SHA-256); {_RESTORE}")
+                raise JobonnxError(f"{path} was altered (the titles from {first} on differ from their SHA-256); {RESTORE}")
             content = _parse(text, path)
             chunks.append(Chunk(first, len(content.titles), vectors_sha256.decode()))
             if first != covered:
@@ -167,7 +167,7 @@ class State:
             ids |= {row: tuple(names) for row, names in enumerate(content.ids, first) if names}
             covered += len(content.titles)
         if covered != header.rows or (ids and not ids.keys() <= set(rows)):
-            raise JobonnxError(f"{path} is damaged (its chunks do not fit together); {_RESTORE}")
+            raise JobonnxError(f"{path} is damaged (its chunks do not fit together); {RESTORE}")
         state = cls(folder, header, np.array(rows, np.int64), titles, ids, tuple(chunks))
         state.map_files()
         return state
@@ -177,15 +177,14 @@ class State:
         _ = self.vectors, self.saved
 
     def verify(self) -> None:
-        """Compare the SHA-256 of the vectors and of the approximate search.
+        """Compare the SHA-256 of the vectors and of the approximate search, and the vectors' lengths.
 
         Raises:
-            JobonnxError: a file was altered.
+            JobonnxError: a file was altered, or holds vectors that `Index.add` does not take.
         """
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the interpreter's lock
-            for chunk, sha256 in zip(self.chunks, pool.map(self._vectors_sha256, self.chunks), strict=True):
-                if sha256 != chunk.vectors_sha256:
-                    raise _altered(self.folder / str(self.header.vectors))
+            for _ in pool.map(self._check_chunk, self.chunks):
+                pass
         if (saved := self.header.approximate) and hashlib.sha256(self.saved or b"").hexdigest() != saved.sha256:
             raise _altered(self.folder / saved.name)
 
@@ -269,6 +268,7 @@ class State:
 
     def with_approximate(self) -> State:
         """Build the approximate search over the live rows, and write it to the disk."""
+        self.verify()  # faiss takes any number, and this takes a fraction of its time
         header = self.header.next()
         path = self.folder / f"{header.version}.approximate"
         built, recall = Approximate.build(self.searched)
@@ -309,8 +309,15 @@ class State:
         sha256 = _titles_sha256(chunk.first, chunk.vectors_sha256.encode(), text)
         db.execute("INSERT OR REPLACE INTO chunk VALUES (?, ?, ?, ?)", (chunk.first, chunk.vectors_sha256, text, sha256))
 
-    def _vectors_sha256(self, chunk: Chunk) -> str:
-        return _sha256(np.asarray(self.vectors[chunk.first : chunk.first + chunk.count]))
+    def _check_chunk(self, chunk: Chunk) -> None:
+        path = self.folder / str(self.header.vectors)
+        vectors = np.asarray(self.vectors[chunk.first : chunk.first + chunk.count])
+        if _sha256(vectors) != chunk.vectors_sha256:
+            raise _altered(path)
+        try:
+            check_unit(vectors, "row", chunk.first)  # a matching hash is no reason to trust a number; it costs a tenth of the hash
+        except ValueError as error:
+            raise JobonnxError(f"{path} is damaged ({reason(error)}); {RESTORE}") from None
 
 
 @contextmanager
@@ -369,11 +376,11 @@ def read_header(db: sqlite3.Connection, folder: Path) -> Header:
     tables = db.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
     headers = db.execute("SELECT body, sha256 FROM header").fetchall() if tables == [(sql.encode(),) for sql in _SCHEMA] else []
     if len(headers) != 1 or not all(isinstance(value, bytes) for value in headers[0]):
-        raise JobonnxError(f"{path} is damaged (its tables are not an index's); {_RESTORE}")
+        raise JobonnxError(f"{path} is damaged (its tables are not an index's); {RESTORE}")
     body, sha256 = headers[0]
     if hashlib.sha256(body).hexdigest().encode() != sha256:
-        raise JobonnxError(f"{path} was altered (its header differs from its SHA-256); {_RESTORE}")
-    return parse_json(body, Header, str(path), _RESTORE)
+        raise JobonnxError(f"{path} was altered (its header differs from its SHA-256); {RESTORE}")
+    return parse_json(body, Header, str(path), RESTORE)
 
 
 def write_header(db: sqlite3.Connection, header: Header) -> None:
@@ -421,7 +428,7 @@ def unreadable(folder: Path, error: Exception) -> JobonnxError:
         error, OSError
     ):
         return JobonnxError(f"{folder} is not an index that can be read ({reason(error)}); mend that, or name another index")
-    return JobonnxError(f"{folder / DATABASE} is damaged ({reason(error)}); {_RESTORE}")
+    return JobonnxError(f"{folder / DATABASE} is damaged ({reason(error)}); {RESTORE}")
 
 
 def is_busy(error: Exception) -> bool:
@@ -465,9 +472,9 @@ def _check_size(path: Path, size: int, or_more: bool = False) -> None:
     try:
         found = path.stat().st_size
     except FileNotFoundError:
-        raise JobonnxError(f"{path} is missing; {_RESTORE}") from None
+        raise JobonnxError(f"{path} is missing; {RESTORE}") from None
     if found < size or (found > size and not or_more):
-        raise JobonnxError(f"{path} has {found} bytes and {size} were written; {_RESTORE}")
+        raise JobonnxError(f"{path} has {found} bytes and {size} were written; {RESTORE}")
 
 
 def _check_name(name: str, kind: str) -> None:
@@ -476,7 +483,7 @@ def _check_name(name: str, kind: str) -> None:
 
 
 def _altered(path: Path) -> JobonnxError:
-    return JobonnxError(f"{path} was altered (its SHA-256 differs from the one that was written); {_RESTORE}")
+    return JobonnxError(f"{path} was altered (its SHA-256 differs from the one that was written); {RESTORE}")
 
 
 def _titles_sha256(first: int, vectors_sha256: bytes, text: bytes) -> str:
@@ -487,5 +494,5 @@ def _parse(text: bytes, path: Path) -> Content:
     try:
         value = json.loads(text.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise JobonnxError(f"{path} is damaged ({reason(error)}); {_RESTORE}") from error
-    return convert(value, Content, str(path), _RESTORE)
+        raise JobonnxError(f"{path} is damaged ({reason(error)}); {RESTORE}") from error
+    return convert(value, Content, str(path), RESTORE)

@@ -88,8 +88,16 @@ class Rows:
         for first in range(0, len(self), size):
             vectors = self._vectors[first : first + size]
             if not self._checked:
-                _check_unit(vectors, "corpus", first)
+                check_unit(vectors, "corpus", first)
             yield first, vectors, None if self._hidden is None else self._hidden[first : first + size]
+
+    def are_visible(self, indices: Ints) -> bool:
+        """Tell whether `indices` int64 [m] are numbers of rows that are not hidden, each at most once."""
+        if len(indices) == 0:
+            return True
+        if indices.min() < 0 or indices.max() >= len(self) or len(np.unique(indices)) < len(indices):
+            return False
+        return self._hidden is None or not self._hidden[indices].any()
 
     def take(self, indices: Ints) -> Floats:
         """Return the vectors at `indices` int64 [m], as float32 [m, d]."""
@@ -129,13 +137,18 @@ def rank(query: Floats, rows: Rows, indices: Ints, k: int) -> tuple[Floats, Ints
 
     Returns:
         Scores float32 and indices int64 [min(k, m)], best first, equal scores in the order of their indices.
+
+    Raises:
+        ValueError: a score that two vectors of unit length do not have.
     """
     scores = np.empty(len(indices), np.float32)
     for first in range(0, len(indices), 1024):  # 8 MiB of float64 products at 1,024 dimensions
         # Product, then sum over each row: NumPy adds one row in the same order whatever the number of rows, as a BLAS
         # does not.
-        products = np.multiply(rows.take(indices[first : first + 1024]), query, dtype=np.float64)
-        scores[first : first + 1024] = products.sum(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = np.multiply(rows.take(indices[first : first + 1024]), query, dtype=np.float64)
+            scores[first : first + 1024] = products.sum(axis=1)
+    _check_scores(scores)
     order = np.lexsort((indices, -scores))[:k]
     return scores[order], indices[order]
 
@@ -162,7 +175,7 @@ def check_vectors(vectors: Floats, name: str) -> None:
     """
     check_shape(vectors, name)
     for first in range(0, len(vectors), _TITLES):
-        _check_unit(vectors[first : first + _TITLES], name, first)
+        check_unit(vectors[first : first + _TITLES], name, first)
 
 
 def check_integer(value: int, name: str, least: int = 1, most: int | None = None) -> int:
@@ -183,7 +196,17 @@ def check_integer(value: int, name: str, least: int = 1, most: int | None = None
     return number
 
 
-def _check_unit(vectors: Floats, name: str, first: int) -> None:
+def check_unit(vectors: Floats, name: str, first: int) -> None:
+    """Check that rows are finite and of unit length.
+
+    Args:
+        vectors: float32 [n, d].
+        name: what errors call them.
+        first: the number that errors give the first row.
+
+    Raises:
+        ValueError: a row is not.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors)
         bad = np.flatnonzero(~(np.abs(squares - 1) <= _UNIT_TOLERANCE))  # not "> tolerance", which NaN would pass
@@ -191,6 +214,15 @@ def _check_unit(vectors: Floats, name: str, first: int) -> None:
         row = int(bad[0])
         fault = f"has length {np.sqrt(squares[row]):.4g}" if np.isfinite(squares[row]) else "holds NaN or infinity"
         raise ValueError(f"{name}[{first + row}] {fault}; vectors must be finite and of unit length")
+
+
+def _check_scores(scores: Floats) -> None:
+    """Refuse what vectors that were checked cannot give; a file of vectors may have been altered since.
+
+    One NaN would set the floor of a sieve, and hide every title behind it.
+    """
+    if scores.size and not scores.max() <= 1 + 2 * _UNIT_TOLERANCE:  # NaN, which is the maximum then, is not
+        raise ValueError("a vector is not finite or not of unit length")
 
 
 class _Sieve:
@@ -214,7 +246,9 @@ class _Sieve:
 
     def offer(self, first: int, vectors: Floats, hidden: Bools | None, products: Floats, passed: Bools) -> None:
         """Take in the rows from number `first` on; `products` and `passed` [queries, rows] are buffers."""
-        np.matmul(self.queries, vectors.T, out=products)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.matmul(self.queries, vectors.T, out=products)
+        _check_scores(products)
         if hidden is not None:
             products[:, hidden] = -np.inf
         if not self._kept:
