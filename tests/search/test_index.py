@@ -747,3 +747,17 @@ def test_a_search_over_altered_vectors_that_were_not_verified_is_one_sentence(in
     (index.path / str(index._state.header.vectors)).write_bytes(made.tobytes())
     with pytest.raises(JobonnxError, match=r"was altered \(a vector is not finite or not of unit length\)"):
         Index.open(index.path, verify=False).search(np.abs(vectors(["x"])), 3, fingerprint=FINGERPRINT)
+
+
+def test_a_damaged_schema_that_is_not_utf8_is_one_sentence(index: Index) -> None:
+    add(index, some(3))
+    path = index.path / "index.sqlite"
+    data = path.read_bytes()
+    assert data.count(b"CREATE TABLE header") == 1
+    for damaged in (b"CREATE TABL\xd4 header", b"CREATE TABLE hea\xd4er", b"\xd4REATE TABLE header"):
+        path.write_bytes(data.replace(b"CREATE TABLE header", damaged))
+        with pytest.raises(JobonnxError, match=r"index\.sqlite is damaged") as raised:
+            Index.open(index.path)
+        assert "\n" not in str(raised.value)
+        with pytest.raises(JobonnxError):
+            index.remove(some(1))

@@ -329,12 +329,15 @@ def database(folder: Path, *, make: bool = False) -> Iterator[sqlite3.Connection
     """
     uri = f"{(folder.absolute() / DATABASE).as_uri()}?mode={'rwc' if make else 'rw'}"
     with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as db:
-        db.text_factory = bytes
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.execute("PRAGMA cache_spill = OFF")  # or a large write would shut readers out before it commits
-        db.execute("PRAGMA synchronous = EXTRA")  # a commit is on the disk when it returns
-        yield db
+        try:
+            db.text_factory = bytes
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cell_size_check = ON")
+            db.execute("PRAGMA cache_spill = OFF")  # or a large write would shut readers out before it commits
+            db.execute("PRAGMA synchronous = EXTRA")  # a commit is on the disk when it returns
+            yield db
+        except UnicodeDecodeError as error:  # SQLite's message, which Python reads as UTF-8, quotes the damaged bytes
+            raise sqlite3.DatabaseError("malformed, and not UTF-8") from error
 
 
 def begin_write(db: sqlite3.Connection, folder: Path) -> None:
