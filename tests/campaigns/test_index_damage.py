@@ -307,11 +307,11 @@ def forged(originals: list[Original], chances: random.Random) -> None:
 
 
 def test_some_damaged_indexes(originals: list[Original]) -> None:
-    campaign.run("damaged indexes", lambda chances: damaged(originals, chances), trials=100)
+    campaign.run("damaged indexes", lambda chances: damaged(originals, chances), trials=40)
 
 
 def test_some_forged_indexes(originals: list[Original]) -> None:
-    campaign.run("forged indexes", lambda chances: forged(originals, chances), trials=100)
+    campaign.run("forged indexes", lambda chances: forged(originals, chances), trials=40)
 
 
 @pytest.mark.campaign
