@@ -238,7 +238,7 @@ def _loaded() -> None:
 
 
 def test_some_full_disks(inputs: Path, disk: Path | None) -> None:
-    campaign.run("full disks", lambda chances: trial(inputs, disk, chances), trials=4)
+    campaign.run("full disks", lambda chances: trial(inputs, disk, chances), trials=3)
 
 
 @pytest.mark.campaign

@@ -169,7 +169,7 @@ def writers() -> Iterator[Writers]:
 
 
 def test_some_disturbed_writers(writers: Writers) -> None:
-    campaign.run("disturbed writers of an index", lambda chances: trial(writers, chances), trials=10)
+    campaign.run("disturbed writers of an index", lambda chances: trial(writers, chances), trials=6)
 
 
 @pytest.mark.campaign
