@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from jobonnx.arrays import Floats, unit
 from jobonnx.search import corpus
 from jobonnx.search.corpus import cached_index
+from jobonnx.search.index import Index
 
 TITLES = [f"title {i}" for i in range(40)]
 
@@ -119,3 +121,33 @@ def test_a_failure_while_encoding_leaves_nothing(home: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         cached_index(TITLES, encoder)
     assert not home.exists() or os.listdir(home) == []
+
+
+@pytest.mark.parametrize("place", ["file", "dangling link", "loop", "empty folder", "another index", "more titles"])
+def test_what_stands_in_the_place_of_a_corpus_is_made_again(place: str, home: Path) -> None:
+    found(TITLES, Counting())
+    (folder,) = home.iterdir()
+    if place == "more titles":
+        with Index.open(folder) as index:
+            index.add(["x"], Counting().encode(["x"], normalize_embeddings=True), fingerprint="a")
+    else:
+        shutil.rmtree(folder)
+    if place == "file":
+        folder.write_bytes(b"x")
+    elif place == "dangling link":
+        folder.symlink_to("nowhere")
+    elif place == "loop":
+        folder.symlink_to(folder)
+    elif place == "empty folder":
+        folder.mkdir()
+    elif place == "another index":
+        Index.create(folder, "b", 8).close()
+    again = Counting()
+    assert found(TITLES, again) == TITLES
+    assert again.encoded == TITLES
+    assert len(os.listdir(home)) == 1
+
+
+def test_titles_with_line_ends_are_another_corpus() -> None:
+    assert found(["a\nb"], Counting()) == ["a\nb"]
+    assert found(["a", "b"], Counting()) == ["a", "b"]

@@ -53,24 +53,37 @@ def cached_index(titles: Sequence[str], encoder: TitleEncoder) -> Index | None:
     for title in titles:
         digest.update(title.encode("utf-8", "surrogatepass") + b"\n")
     folder = home / digest.hexdigest()
-    if folder.exists():
-        try:
-            opened = Index.open(folder)
-            os.utime(folder)
-            return opened
-        except (JobonnxError, OSError) as error:
-            _log.info("%s; it is made again", error)
-            shutil.rmtree(folder, ignore_errors=True)
     try:
+        if os.path.lexists(folder):
+            if opened := _open(folder, titles, encoder):
+                os.utime(folder)
+                return opened
+            _remove(folder)
         with new_folder(folder) as making, Index.create(making, encoder.fingerprint, encoder.dimension) as made:
             made.add(titles, encoder.encode(list(titles), normalize_embeddings=True), fingerprint=encoder.fingerprint)
         _sweep(home)
-        return Index.open(folder)
-    except JobonnxError as error:
-        if folder.exists():  # another process was faster
-            return Index.open(folder)
+    except (JobonnxError, OSError) as error:  # or another process was faster
         _log.info("%s; the corpus is encoded each time", error)
+    return _open(folder, titles, encoder)
+
+
+def _open(folder: Path, titles: Sequence[str], encoder: TitleEncoder) -> Index | None:
+    """Open an index that holds these titles from this encoder; None where there is none."""
+    try:
+        opened = Index.open(folder)
+    except (JobonnxError, OSError) as error:
+        _log.info("%s", error)
         return None
+    # The folder's name is no reason to trust what lies in it.
+    right = (opened.fingerprint, opened.dimension) == (encoder.fingerprint, encoder.dimension) and list(opened) == list(titles)
+    return opened if right else None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _sweep(home: Path) -> None:
