@@ -28,6 +28,7 @@ from jobonnx.errors import JobonnxError
 from jobonnx.files import new_folder
 from jobonnx.runtime.session import Settings
 from jobonnx.runtime.tuning_cache import save
+from jobonnx.search.corpus import cached_index
 from jobonnx.search.index import Index
 from jobonnx_bench.render.folder import write_report
 
@@ -102,6 +103,19 @@ def tuned(place: Place) -> str:
         return sentence(lambda: save(Bundle.open(), "int8", Settings("cpu", 1)))
 
 
+def corpus_kept(place: Place) -> str:
+    """What `match` does with a large corpus: without room, it keeps nothing."""
+    titles = (place.inputs / "titles.txt").read_text().splitlines()
+    with pytest.MonkeyPatch.context() as patch, Encoder(threads=1) as encoder:
+        patch.setenv("XDG_CACHE_HOME", str(place.outputs / "cache"))
+        index = cached_index(titles, encoder)
+        if index is None:
+            return "free some space"
+        with index:
+            assert list(index) == titles
+    return ""
+
+
 def bench_report(place: Place) -> str:
     """What `bench` does once it has measured."""
 
@@ -133,6 +147,8 @@ def complete(place: Place, command: Callable[[Place], str]) -> None:
         assert len((outputs / "run.trec").read_text().splitlines()) == 20 * len(titles)
     elif command is tuned:
         assert [len(path.read_text()) > 100 for path in (outputs / "cache" / "jobonnx" / "tuned").iterdir()] == [True]
+    elif command is corpus_kept:
+        assert len(list((outputs / "cache" / "jobonnx" / "corpora").iterdir())) == 1
     elif command is bench_report:
         assert sorted(path.name for path in (outputs / "report").iterdir()) == ["report.html", "report.json", "report.md"]
     else:
@@ -143,7 +159,7 @@ def complete(place: Place, command: Callable[[Place], str]) -> None:
     assert not [path for path in outputs.rglob("*") if path.name.startswith(".")]
 
 
-COMMANDS = (encode_npy, encode_jsonl, rank, index_create, index_add, index_remove, tuned, bench_report)
+COMMANDS = (encode_npy, encode_jsonl, rank, index_create, index_add, index_remove, tuned, corpus_kept, bench_report)
 
 
 @contextlib.contextmanager

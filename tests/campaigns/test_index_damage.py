@@ -22,7 +22,9 @@ import pytest
 from campaigns import campaign
 from campaigns.mutations import ODD, spoil_bytes, spoil_json, stand_in
 from helpers.indexes import DIMENSION, FINGERPRINT, add, check, some, vectors
+from jobonnx.arrays import Floats
 from jobonnx.errors import JobonnxError
+from jobonnx.search.corpus import cached_index
 from jobonnx.search.index import Index
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs faiss")
@@ -284,6 +286,33 @@ def damaged(originals: list[Original], chances: random.Random) -> None:
                 one_sentence(error)
 
 
+def damaged_corpus(chances: random.Random) -> None:
+    """Damage to a corpus in the cache, sealed or not: it is made again."""
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", place)
+        titles = some(chances.choice((1, 50)))
+        made = cached_index(titles, Lookup())
+        assert made is not None
+        if chances.random() < 0.1:
+            stand_in(chances, made.path)
+        else:
+            chances.choice([*DAMAGES, forged_sql, forged_header])(chances, made.path)
+        again = cached_index(titles, Lookup())
+        assert again is not None
+        check(again, titles)
+
+
+class Lookup:
+    """An encoder whose vectors are made from the titles' letters."""
+
+    fingerprint = FINGERPRINT
+    dimension = DIMENSION
+
+    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
+        assert normalize_embeddings
+        return vectors(sentences)
+
+
 def check_vectors(index: Index, titles: list[str]) -> None:
     """Check that each title is still found by its own vector."""
     sample = titles[:: max(1, len(titles) // 50)]
@@ -312,6 +341,15 @@ def test_some_damaged_indexes(originals: list[Original]) -> None:
 
 def test_some_forged_indexes(originals: list[Original]) -> None:
     campaign.run("forged indexes", lambda chances: forged(originals, chances), trials=40)
+
+
+def test_some_damaged_corpora() -> None:
+    campaign.run("damaged corpora in the cache", damaged_corpus, trials=20)
+
+
+@pytest.mark.campaign
+def test_damaged_corpora() -> None:
+    campaign.run("damaged corpora in the cache", damaged_corpus)
 
 
 @pytest.mark.campaign
