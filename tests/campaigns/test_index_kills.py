@@ -129,7 +129,8 @@ def after_writer(content: Content, writer: Writer, ended: Ended) -> list[Content
             continue
         else:
             assert writer.fault in ("full", "hiccup"), f"{write.kind} was refused: {report}"
-            unread = report.endswith("free some space")  # what an earlier writer left could not be undone
+            # What an earlier writer left could not be undone; "disk I/O error" where it was the deletion of the journal.
+            unread = report.endswith("free some space") or "can be read (disk I/O error)" in report
             assert "the index is as it was" in report or write.kind == "create" or refused or unread, report
     return [content, content.after(writer.writes[len(said)])] if number and len(said) < len(writer.writes) else [content]
 
