@@ -167,7 +167,7 @@ def prepare(
     tokenizer = _open_tokenizer(checkpoint)
     check_tokenizer(checkpoint)
     write_settings(checkpoint, folder)
-    texts = parity_texts(tokenizer)
+    texts = parity_texts(tokenizer, checkpoint.prompts.values())
     rows = tokenizer.encode(texts)
     progress("reading and hashing the tensors")
     model = Model(
@@ -211,7 +211,7 @@ def run_pytorch(work: Work, variants: Collection[str]) -> Oracle:
     statistics: dict[str, LinearStatistics] = {}
     if any(VARIANTS[variant].storage == "int8" for variant in variants):
         work.progress("calibrating int8")
-        titles = work.tokenizer.encode(calibration_titles())
+        titles = work.tokenizer.encode(calibration_titles(work.model.prompts.values()))
         statistics = calibrate(model, titles, linear_names(work.checkpoint.architecture))
     bf16_error: Floats | float = 0.0
     if "bf16" in variants:
@@ -389,7 +389,7 @@ def _write_int8(work: Work, oracle: Oracle, variant: str, target: str, recipe: I
     # The recipe's text enters the fingerprint, so its words stay: "column" is an output channel.
     described = (
         f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
-        f"calibration={calibration_sha256()[:16]} float={','.join(in_float) or 'none'}"
+        f"calibration={calibration_sha256(work.model.prompts.values())[:16]} float={','.join(in_float) or 'none'}"
     )
     return _measured(work, oracle, variant, target, path, described)
 
