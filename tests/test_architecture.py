@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobonnx.bundle": FOUNDATION,
     "jobonnx.text": FOUNDATION,
     "jobonnx.runtime": (*FOUNDATION, "jobonnx.bundle", "jobonnx.text.batching"),
-    "jobonnx.encoder": (*FOUNDATION, "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime"),
+    "jobonnx.prompts": (*FOUNDATION, "jobonnx.bundle"),
+    "jobonnx.encoder": (*FOUNDATION, "jobonnx.bundle", "jobonnx.prompts", "jobonnx.text", "jobonnx.runtime"),
     "jobonnx.data": FOUNDATION,
     "jobonnx.search": FOUNDATION,
     "jobonnx.parity": (*FOUNDATION, "jobonnx.bundle"),  # figures are a part of the manifest

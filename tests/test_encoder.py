@@ -250,6 +250,43 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, SentenceT
     return Encoder(folder / "bundle", provider="cpu"), SentenceTransformer(str(checkpoint), device="cpu")
 
 
+@pytest.mark.parametrize("method", ["encode_query", "encode_document"])
+def test_queries_and_documents_get_their_prompts(method: str, exact: Encoder, peer: SentenceTransformer) -> None:
+    texts = ["Koch", "Oberbürgermeister"]
+    ours, theirs = getattr(exact, method), getattr(peer, method)
+    asks: list[dict[str, Any]] = [{}, {"prompt_name": "query"}, {"prompt_name": "document"}, {"prompt": "job: "}, {"prompt": ""}]
+    for asked in asks:
+        np.testing.assert_allclose(ours(texts, **asked), theirs(texts, **asked), atol=1e-5)
+    np.testing.assert_array_equal(ours(texts, "query"), exact.encode(texts, "query"))
+    np.testing.assert_array_equal(ours(texts, "query", "job: "), exact.encode(texts, prompt="job: "))
+    np.testing.assert_array_equal(ours("Koch", truncate_dim=16), ours(["Koch"], truncate_dim=16, batch_size=1)[0])
+    with pytest.raises(ValueError, match="prompt_name='passage' is unknown"):
+        ours(texts, prompt_name="passage")
+    with pytest.raises(TypeError, match="no_such_option"):
+        ours(texts, no_such_option=1)
+
+
+def test_queries_and_documents_of_a_model_that_has_other_prompts(
+    unlike: tuple[Encoder, SentenceTransformer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """sentence-transformers gives every model an empty prompt "document", so it never comes to "passage", nor to the default."""
+    encoder, peer = unlike
+    texts = ["Koch", "Oberbürgermeister"]
+    np.testing.assert_allclose(encoder.encode_query(texts), peer.encode_query(texts), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_document(texts), peer.encode_document(texts), atol=1e-5)
+    np.testing.assert_array_equal(encoder.encode_document(texts), encoder.encode(texts, prompt=""))
+    assert np.abs(encoder.encode_document(texts) - encoder.encode_document(texts, "passage")).max() > 1e-3
+    (said,) = caplog.messages
+    assert "has a prompt 'passage' but none named 'document'" in said
+
+
+def test_queries_and_documents_of_a_model_without_prompts() -> None:
+    with Encoder() as small:
+        assert small.bundle.model.prompts == {}
+        for vectors in (small.encode_query(["Koch"]), small.encode_document(["Koch"])):
+            np.testing.assert_array_equal(vectors, small.encode(["Koch"]))
+
+
 def test_mean_pooling_without_normalisation_and_with_a_default_prompt(unlike: tuple[Encoder, SentenceTransformer]) -> None:
     encoder, peer = unlike
     assert encoder.variant == "fp32"  # no int8 to prefer

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
+ADAPTER = "adapter_config.json"
 _AGAIN = "download the checkpoint again"
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _PREFIX = "roberta."  # of tensor names in a checkpoint that was saved with a head on top
@@ -136,6 +137,7 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
     """
     if not folder.is_dir():
         raise JobonnxError(f"{folder}: no such folder; give a checkpoint folder or a Hub id such as pj-mathematician/JobBGE-m3")
+    _refuse_adapter(folder)
     if optional(folder / MODULES):
         transformer, pooling_found, normalize, limit = _read_modules(folder)
         if pooling not in (None, pooling_found):
@@ -146,6 +148,7 @@ def open_checkpoint(folder: Path, pooling: str | None = None) -> Checkpoint:
         # sentence-transformers reads such a folder as mean pooling without normalisation; so do we, and the manifest says so.
         transformer, pooling, normalize, limit = folder, pooling or "mean", False, None
         prompts, default_prompt = {}, None
+    _refuse_adapter(transformer)
     architecture = read_architecture(transformer / "config.json")
     if not optional(transformer / "tokenizer.json"):
         raise JobonnxError(f"{transformer}: tokenizer.json is missing; save the fast tokenizer there with save_pretrained")
@@ -240,6 +243,15 @@ def _required(path: Path) -> Path:
     return path
 
 
+def _refuse_adapter(folder: Path) -> None:
+    """Refuse a PEFT adapter: sentence-transformers adds it to the weights, which nothing here does."""
+    if optional(folder / ADAPTER):
+        raise JobonnxError(
+            f"{folder / ADAPTER}: an adapter changes the weights that lie beside it or that it names; merge it into them with "
+            "PEFT's merge_and_unload(), save that model, and export the folder"
+        )
+
+
 def _short(value: Any) -> str:
     """Return a value as an error shows it."""
     shown = repr(value)
@@ -275,12 +287,25 @@ def _read_modules(folder: Path) -> tuple[Path, str, bool, int | None]:
         raise JobonnxError(
             f"{path}: modules {kinds} are not supported; jobonnx runs Transformer, Pooling and Normalize, in that order"
         )
-    transformer, pooling = (_inside(folder, module.path, path) for module in modules[:2])
+    transformer, pooling, *normalize = (_inside(folder, module.path, path) for module in modules)
+    for module in normalize:
+        _check_normalize(module / "config.json")
     limits = next((transformer / name for name in _LIMITS if optional(transformer / name)), transformer / _LIMITS[0])
     options = _read(limits, _Limit, fix="mend it")
     if options.do_lower_case:
         raise JobonnxError(f"{limits}: do_lower_case: true is not supported; lower-case the texts yourself or set it to false")
     return transformer, _read_pooling(pooling / "config.json"), len(kinds) == 3, options.max_seq_length
+
+
+def _check_normalize(path: Path) -> None:
+    """Check that a Normalize module brings text vectors to unit length: sentence-transformers 6 can be told another input."""
+    settings = read_json(path, dict[str, Any], _AGAIN) if optional(path) else {}
+    for key, value in settings.items():
+        known = key in ("module_input_name", "module_output_name")
+        if not known or value not in ("sentence_embedding", *((None,) if key == "module_output_name" else ())):
+            raise JobonnxError(
+                f"{path}: {key} {_short(value)} is not supported; jobonnx's Normalize brings sentence_embedding to unit length"
+            )
 
 
 def _read_pooling(path: Path) -> str:
@@ -351,15 +376,14 @@ def _open_weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], TensorReade
     Returns:
         Each tensor's shape, and a reader of one tensor.
     """
-    single, index, pickled = (folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"))
-    if optional(single):
-        return _open_safetensors([single])
-    if optional(index):
-        weight_map = read_json(index, dict[str, Any], _AGAIN).get("weight_map")
-        names = set(convert(weight_map, dict[str, str], f"{index}: weight_map", _AGAIN).values())
-        return _open_safetensors(sorted(_inside(folder, name, index) for name in names))
-    if optional(pickled):
-        return _open_pickled(pickled)
+    for name, opened in (("model.safetensors", _open_safetensors), ("pytorch_model.bin", _open_pickled)):
+        single, index = folder / name, folder / f"{name}.index.json"
+        if optional(single):
+            return opened([single])
+        if optional(index):
+            weight_map = read_json(index, dict[str, Any], _AGAIN).get("weight_map")
+            shards = set(convert(weight_map, dict[str, str], f"{index}: weight_map", _AGAIN).values())
+            return opened(sorted(_required(_inside(folder, shard, index)) for shard in shards))
     raise JobonnxError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there; {_AGAIN}")
 
 
@@ -384,17 +408,23 @@ def _open_safetensors(files: list[Path]) -> tuple[dict[str, tuple[int, ...]], Te
     return shapes, read
 
 
-def _open_pickled(path: Path) -> tuple[dict[str, tuple[int, ...]], TensorReader]:
+def _open_pickled(files: list[Path]) -> tuple[dict[str, tuple[int, ...]], TensorReader]:
     import torch
 
-    with native(f"{path} cannot be loaded as plain weights", "convert it to safetensors"):
-        # Files from before torch 1.6 are no zip files, and cannot be mapped.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        shapes = {str(name): tuple(tensor.shape) for name, tensor in state.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    owner: dict[str, tuple[Path, Any]] = {}
+    for file in files:
+        with native(f"{file} cannot be loaded as plain weights", "convert it to safetensors"):
+            # Files from before torch 1.6 are no zip files, and cannot be mapped.
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            for name, tensor in state.items():
+                shapes[str(name)] = tuple(tensor.shape)
+                owner[str(name)] = file, tensor
 
     def read(name: str) -> Floats:
-        with native(f"{path}: tensor {name} cannot be read", _AGAIN):
-            return _float32(state[name], path, name)
+        file, tensor = owner[name]
+        with native(f"{file}: tensor {name} cannot be read", _AGAIN):
+            return _float32(tensor, file, name)
 
     return shapes, read
 

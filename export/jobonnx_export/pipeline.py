@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle, in five stages: prepare, run PyTorch, build, judge, finish.
+"""From a checkpoint to a bundle, in six stages: prepare, run PyTorch, ask sentence-transformers, build, judge, finish.
 
 The bundle is made beside its goal and takes its name at the very end, so that no half-made bundle can ever be loaded.
 """
@@ -39,6 +39,7 @@ from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.graph.external_data import DataFile
+from jobonnx_export.independent import check_tokenizer, check_vectors, installed, texts_of_added_tokens
 from jobonnx_export.portable import export_portable
 from jobonnx_export.quantize import ALPHA, Int8Recipe, LinearStatistics, calibrate, linear_names, make_recipe
 from jobonnx_export.reference import Reference
@@ -96,6 +97,7 @@ class Work:
     tokenizer: Tokenizer
     texts: list[str]  # that graphs are measured on
     rows: list[list[int]]  # their token ids
+    added: list[str]  # texts with the tokenizer's added tokens, for the comparison with sentence-transformers
     data: dict[str, DataFile]  # by storage precision
     progress: Progress
 
@@ -105,6 +107,7 @@ class Oracle:
     """What PyTorch says."""
 
     vectors: Floats  # of `Work.texts`, float32 [texts, hidden]
+    added: Floats  # of `Work.added`
     statistics: dict[str, LinearStatistics]  # calibration of int8, by linear layer; empty if no variant needs it
     bf16_error: Floats | float  # what rounding to bf16 adds to `vectors`; 0 if no variant needs it
 
@@ -144,6 +147,7 @@ def export(
     with new_folder(output) as folder:
         work = prepare(source, folder, variants, revision, pooling, progress)
         oracle = run_pytorch(work, variants)
+        tools |= ask_sentence_transformers(work, oracle)
         graphs, rejected = judge(build(work, oracle, variants), allow_degraded)
         finish(work, oracle, graphs, rejected, tools)
     return Bundle.open(output)
@@ -161,8 +165,9 @@ def prepare(
     progress(f"checking {found.name}")
     checkpoint = open_checkpoint(found.folder, pooling)
     tokenizer = _open_tokenizer(checkpoint)
+    check_tokenizer(checkpoint)
     write_settings(checkpoint, folder)
-    texts = parity_texts(tokenizer)
+    texts = parity_texts(tokenizer, checkpoint.prompts.values())
     rows = tokenizer.encode(texts)
     progress("reading and hashing the tensors")
     model = Model(
@@ -184,7 +189,8 @@ def prepare(
         _write_portable(checkpoint, folder)
     (folder / _ENGINE).mkdir()
     data = {variant.storage: DataFile(folder / _ENGINE / f"{variant.storage}.data") for variant in VARIANTS.values()}
-    return Work(found, checkpoint, model, folder, tokenizer, texts, rows, data, progress)
+    added = texts_of_added_tokens(checkpoint.transformer / TOKENIZER)
+    return Work(found, checkpoint, model, folder, tokenizer, texts, rows, added, data, progress)
 
 
 def run_pytorch(work: Work, variants: Collection[str]) -> Oracle:
@@ -196,6 +202,7 @@ def run_pytorch(work: Work, variants: Collection[str]) -> Oracle:
     work.progress(f"running {len(work.texts)} texts through PyTorch")
     model = Reference(work.checkpoint)
     vectors = model.encode(work.rows)
+    added = model.encode(work.tokenizer.encode(work.added))
     if not np.isfinite(vectors).all():
         raise JobonnxError(
             f"{work.checkpoint.transformer}: PyTorch itself gives NaN or infinity, so the weights are broken; "
@@ -204,18 +211,38 @@ def run_pytorch(work: Work, variants: Collection[str]) -> Oracle:
     statistics: dict[str, LinearStatistics] = {}
     if any(VARIANTS[variant].storage == "int8" for variant in variants):
         work.progress("calibrating int8")
-        titles = work.tokenizer.encode(calibration_titles())
+        titles = work.tokenizer.encode(calibration_titles(work.model.prompts.values()))
         statistics = calibrate(model, titles, linear_names(work.checkpoint.architecture))
     bf16_error: Floats | float = 0.0
     if "bf16" in variants:
         work.progress("rounding to bf16 in PyTorch")
         model.round_to_bf16()  # last: it does not go back
         bf16_error = model.encode(work.rows) - vectors
-    return Oracle(vectors, statistics, bf16_error)
+    return Oracle(vectors, added, statistics, bf16_error)
+
+
+def ask_sentence_transformers(work: Work, oracle: Oracle) -> dict[str, str]:
+    """Stage 3: compare ids and vectors of the texts that the bundle carries, and of every added token, where it is installed.
+
+    Returns:
+        Its version, for the manifest's tools; nothing where it is not installed.
+
+    Raises:
+        JobonnxError: it computes something else than our reference, or cannot load the checkpoint.
+    """
+    found = installed()
+    if found is None:
+        work.progress("sentence-transformers is not installed, so its vectors are not compared")
+        return {}
+    work.progress(f"comparing with sentence-transformers {found}")
+    carried = reference_texts(work.texts)
+    texts = [*(work.texts[i] for i in carried), *work.added]
+    check_vectors(work.checkpoint, texts, work.tokenizer.encode(texts), np.concatenate([oracle.vectors[carried], oracle.added]))
+    return {"sentence-transformers": found}
 
 
 def build(work: Work, oracle: Oracle, variants: Collection[str]) -> Iterator[Graph]:
-    """Stage 3: write and measure the graphs of each variant."""
+    """Stage 4: write and measure the graphs of each variant."""
     for variant in (name for name in VARIANTS if name in variants):
         if VARIANTS[variant].storage == "int8":
             yield from _build_int8(work, oracle, variant)
@@ -226,7 +253,7 @@ def build(work: Work, oracle: Oracle, variants: Collection[str]) -> Iterator[Gra
 
 
 def judge(graphs: Iterable[Graph], allow_degraded: bool) -> tuple[list[Graph], list[Rejected]]:
-    """Stage 4: hold each graph to its variant's tolerance.
+    """Stage 5: hold each graph to its variant's tolerance.
 
     Returns:
         The graphs that are kept, and those that are not.
@@ -245,7 +272,7 @@ def judge(graphs: Iterable[Graph], allow_degraded: bool) -> tuple[list[Graph], l
 
 
 def finish(work: Work, oracle: Oracle, graphs: list[Graph], rejected: list[Rejected], tools: dict[str, str]) -> None:
-    """Stage 5: remove what was rejected, write reference vectors and manifest.
+    """Stage 6: remove what was rejected, write reference vectors and manifest.
 
     Raises:
         JobonnxError: no graph was kept.
@@ -362,7 +389,7 @@ def _write_int8(work: Work, oracle: Oracle, variant: str, target: str, recipe: I
     # The recipe's text enters the fingerprint, so its words stay: "column" is an output channel.
     described = (
         f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
-        f"calibration={calibration_sha256()[:16]} float={','.join(in_float) or 'none'}"
+        f"calibration={calibration_sha256(work.model.prompts.values())[:16]} float={','.join(in_float) or 'none'}"
     )
     return _measured(work, oracle, variant, target, path, described)
 

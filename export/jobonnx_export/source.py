@@ -11,7 +11,7 @@ from jobonnx.errors import JobonnxError
 DEFAULT = "pj-mathematician/JobBGE-m3"
 _SETTINGS = ["*.json", "*/config.json"]
 _WEIGHTS = ["model*.safetensors", "0_*/model*.safetensors"]  # a "*" of the Hub's patterns takes slashes too
-_OLDER_WEIGHTS = ["pytorch_model.bin", "0_*/pytorch_model.bin"]
+_OLDER_WEIGHTS = [f"{folder}pytorch_model{part}.bin" for folder in ("", "0_*/") for part in ("", "-*")]  # whole, and in shards
 _UNWANTED = ["onnx/*"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from jobonnx.data.titles import read_lexicon
@@ -11,37 +11,52 @@ from jobonnx.text.tokenizer import Tokenizer
 
 PER_LANGUAGE = 120  # parity titles of each language
 CALIBRATION_PER_LANGUAGE = 200
+_CARRIED = 6  # a bundle carries one of so many parity titles
 _LENGTHS = (64, 256, 512)
 _FILLERS = (" a", " &", ",", "z", "7")  # one of them is a single token, in whatever vocabulary
 
 
-def parity_texts(tokenizer: Tokenizer) -> list[str]:
+def parity_texts(tokenizer: Tokenizer, prompts: Iterable[str] = ()) -> list[str]:
     """Return titles in en, de, es, zh and ja, texts of several lengths, and an empty one.
 
     The lengths are 64, 256 and 512 tokens, as far as the limit allows, the limit, and one token more.
+
+    Args:
+        tokenizer: counts the tokens.
+        prompts: the model's; the titles have each in turn before them, and none.
     """
     titles = _parity_titles()
     limit = tokenizer.max_tokens
     lengths = sorted({n for n in _LENGTHS if n < limit} | {limit, limit + 1})
-    return [*titles, *(_text_of(n, titles, tokenizer) for n in lengths), ""]
+    return [*_prompted(titles, prompts), *(_text_of(n, titles, tokenizer) for n in lengths), ""]
 
 
 def reference_texts(texts: Sequence[str]) -> list[int]:
     """Return the part of the parity set that a bundle carries: every sixth title, all special texts; positions in `texts`."""
     titles = 5 * PER_LANGUAGE
-    return [*range(0, titles, 6), *range(titles, len(texts))]
+    return [*range(0, titles, _CARRIED), *range(titles, len(texts))]
 
 
-def calibration_titles() -> list[str]:
-    """Titles in en, de, es and zh that are not in the parity set."""
+def calibration_titles(prompts: Iterable[str] = ()) -> list[str]:
+    """Return titles in en, de, es and zh that are not in the parity set, each of the prompts or none before them in turn."""
     judged = set(_parity_titles())
     titles = [title for language in _languages()[:4] for title in _spread(language, CALIBRATION_PER_LANGUAGE, 1)]
-    return [title for title in dict.fromkeys(titles) if title not in judged]  # one title may stand in two rows of the lexicon
+    unseen = [title for title in dict.fromkeys(titles) if title not in judged]  # one title may stand in two rows of the lexicon
+    return _prompted(unseen, prompts)
 
 
-def calibration_sha256() -> str:
-    """Names the calibration set in an int8 recipe."""
-    return hashlib.sha256("\n".join(calibration_titles()).encode()).hexdigest()
+def calibration_sha256(prompts: Iterable[str] = ()) -> str:
+    """Name the calibration set in an int8 recipe."""
+    return hashlib.sha256("\n".join(calibration_titles(prompts)).encode()).hexdigest()
+
+
+def _prompted(titles: Sequence[str], prompts: Iterable[str]) -> list[str]:
+    """Put prompts before titles in turn; empty ones count once, as none.
+
+    The turn moves on by one more every `_CARRIED` titles, so that the titles that a bundle carries have all of them too.
+    """
+    choices = list(dict.fromkeys(["", *prompts]))
+    return [choices[(i + i // _CARRIED) % len(choices)] + title for i, title in enumerate(titles)]
 
 
 def _parity_titles() -> list[str]:

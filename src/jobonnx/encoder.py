@@ -11,6 +11,7 @@ from jobonnx.arguments import Closing, as_texts, refuse_tensors, whole
 from jobonnx.arrays import Floats, unit
 from jobonnx.bundle.manifest import TOKENIZER, Bundle
 from jobonnx.progress import bar
+from jobonnx.prompts import Prompted, choose_prompt
 from jobonnx.runtime.choose import choose
 from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.token_ids import check_integers
@@ -18,7 +19,7 @@ from jobonnx.text.batching import deduplicate
 from jobonnx.text.tokenizer import Tokenizer
 
 
-class Encoder(Closing):
+class Encoder(Prompted, Closing):
     """Job titles to vectors, on one provider in one variant. Safe to share between threads; a context manager, or `close()` it."""
 
     def __init__(
@@ -117,7 +118,7 @@ class Encoder(Closing):
         refuse_tensors(convert_to_numpy, convert_to_tensor)
         model = self.bundle.model
         dimension = whole("truncate_dim", truncate_dim, model.dimension) or self.truncate_dim
-        before = self._prompt(prompt_name, prompt)
+        before = choose_prompt(model, prompt_name, prompt)
         texts = as_texts(sentences)
         unique, inverse = deduplicate([before + text for text in texts] if before else texts)
         vectors = self._encode(self.tokenizer.encode(unique), batch_size, show_progress_bar, token_budget)
@@ -159,11 +160,3 @@ class Encoder(Closing):
         batch_size, budget = whole("batch_size", batch_size), whole("token_budget", budget)
         with bar(len(rows), "titles", show) as advance:
             return self.engine.encode(rows, budget, batch_size, advance)
-
-    def _prompt(self, name: str | None, prompt: str | None) -> str:
-        prompts, name = self.bundle.model.prompts, name or self.bundle.model.default_prompt_name
-        if prompt is not None or name is None:
-            return prompt or ""
-        if name not in prompts:
-            raise ValueError(f"prompt_name={name!r} is unknown; this model has {sorted(prompts) or 'none'}")
-        return prompts[name]

@@ -238,6 +238,8 @@ OPTIONAL_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_config.json",
 )
 
 
@@ -251,7 +253,7 @@ def test_optional_means_absent_and_nothing_else(copy: Path, tensors: Tensors, na
         edit(copy / "sentence_bert_config.json", max_seq_length=None)
     if name == "model.safetensors.index.json":
         save_bin(copy, tensors)
-    if name == "pytorch_model.bin":
+    if name.startswith("pytorch_model.bin"):
         (copy / "model.safetensors").unlink()
     path = copy / name
     path.unlink(missing_ok=True)
@@ -421,6 +423,36 @@ def test_half_precision_is_read_as_float32(copy: Path, tensors: Tensors, dtype: 
     hash_of_halves = stored.tensors_sha256()
     save(copy, {name: tensor.float() for name, tensor in halves.items()})
     assert open_checkpoint(copy).tensors_sha256() == hash_of_halves
+
+
+def save_sharded_bin(folder: Path, tensors: Tensors) -> None:
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+    for file, chosen in shards.items():
+        torch.save({name: tensors[name] for name in chosen}, folder / file)
+    weight_map = {name: file for file, chosen in shards.items() for name in chosen}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def test_bin_file_in_shards_is_read_as_transformers_reads_it(checkpoint: Path, copy: Path, tensors: Tensors) -> None:
+    save_sharded_bin(copy, tensors)
+    stored = open_checkpoint(copy)
+    assert stored.tensors_sha256() == open_checkpoint(checkpoint).tensors_sha256()
+    rows = [[0, 5, 6, 7, 2]]
+    np.testing.assert_array_equal(Reference(stored).encode(rows), Reference(open_checkpoint(checkpoint)).encode(rows))
+
+
+def test_whole_bin_file_comes_before_its_shards(copy: Path, tensors: Tensors) -> None:
+    save_sharded_bin(copy, {name: tensor + 1 for name, tensor in tensors.items()})
+    torch.save(tensors, copy / "pytorch_model.bin")
+    np.testing.assert_array_equal(open_checkpoint(copy).tensor(WORDS), tensors[WORDS].numpy())
+
+
+def test_missing_shard_of_a_bin_file(copy: Path, tensors: Tensors) -> None:
+    save_sharded_bin(copy, tensors)
+    (copy / "pytorch_model-00002-of-00002.bin").unlink()
+    assert "pytorch_model-00002-of-00002.bin is missing; the checkpoint is incomplete" in refusal(copy)
 
 
 def test_missing_shard(copy: Path, tensors: Tensors) -> None:

@@ -71,6 +71,12 @@ def test_weights_in_a_bin_file_are_downloaded_where_there_are_no_others(hub: Hub
     assert f"{folder}pytorch_model.bin" in _located(hub.run(LOCATE, NAME))["files"]
 
 
+def test_shards_of_a_bin_file_are_downloaded_and_no_other_bin_files(hub: Hub) -> None:
+    shards = {f"pytorch_model-0000{i}-of-00002.bin": b"tensors" for i in (1, 2)} | {"pytorch_model.bin.index.json": b"{}"}
+    hub.push(NAME, SETTINGS | shards | {"pytorch_model.fp16.bin": b"halves"})
+    assert _located(hub.run(LOCATE, NAME))["files"] == sorted(SETTINGS | shards)
+
+
 def test_push_during_the_download_mixes_nothing(hub: Hub) -> None:
     commit = hub.push(NAME, SETTINGS | {"pytorch_model.bin": b"tensors"})
 
@@ -90,7 +96,10 @@ def test_default_is_the_models_own_repository(hub: Hub, tmp_path: Path) -> None:
     done = hub.process("-c", CLI, "export", "-o", str(tmp_path / "out"))
     assert DEFAULT == "pj-mathematician/JobBGE-m3"
     assert hub.downloads == ["modules.json"]
-    assert "modules.json is not valid JSON" in _sentence(done)
+    assert done.returncode == 1
+    step, sentence = done.stderr.splitlines()
+    assert step == f"checking {DEFAULT}"
+    assert "modules.json is not valid JSON" in sentence
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jobonnx.data.titles import read_lexicon
 from jobonnx.text.tokenizer import Tokenizer
-from jobonnx_export.texts import calibration_titles, parity_texts, reference_texts
+from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,29 @@ def test_sets_stay_apart_however_often_a_title_stands_in_the_lexicon(monkeypatch
     rows = [{language: [f"{language}{i % 300}"] for language in ("en", "de", "es", "zh")} for i in range(4000)]
     monkeypatch.setattr("jobonnx_export.texts.read_lexicon", lambda: rows)
     assert not set(calibration_titles()).intersection(parity_texts(Tokenizer(tokenizer_json, 64)))
+
+
+PROMPTS = ["query: ", "passage: ", ""]
+
+
+def test_prompts_stand_before_titles_in_turn_those_that_a_bundle_carries_too(tokenizer_json: Path, texts: list[str]) -> None:
+    prompted = parity_texts(Tokenizer(tokenizer_json, 512), PROMPTS)
+    carried = reference_texts(prompted)
+    for places in (range(600), carried[:100]):
+        counts = [sum(prompted[i] == prompt + texts[i] for i in places) for prompt in PROMPTS]
+        assert sum(counts) == len(places)
+        assert max(counts) - min(counts) <= 1
+    assert prompted[600:] == texts[600:]
+
+
+@pytest.mark.parametrize("prompts", [[], [""], ["", ""]])
+def test_without_prompts_nothing_changes(tokenizer_json: Path, texts: list[str], prompts: list[str]) -> None:
+    assert parity_texts(Tokenizer(tokenizer_json, 512), prompts) == texts
+    assert calibration_titles(prompts) == calibration_titles()
+    assert calibration_sha256(prompts) == calibration_sha256()
+
+
+def test_calibration_has_the_prompts_too_and_its_name_says_so(texts: list[str]) -> None:
+    plain, prompted = calibration_titles(), calibration_titles(PROMPTS)
+    assert {text.removesuffix(title) for text, title in zip(prompted, plain, strict=True)} == {"", "query: ", "passage: "}
+    assert calibration_sha256(PROMPTS) != calibration_sha256()
