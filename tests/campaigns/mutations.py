@@ -12,7 +12,27 @@ from typing import Any
 #: What JSON can hold where something else is expected.
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 1.0, 1.5, -0.0, 1e-300, 1e308, 2**31 - 1, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**4000),
-    *("", " ", "x", "0", "1", "cls", "mean", "int8", "fp32", "cpu", "\0", "a\0b", "\n", "a\nb", "\r\n", "ü", "\u2028", "\ufeff", "😀"),
+    *(
+        "",
+        " ",
+        "x",
+        "0",
+        "1",
+        "cls",
+        "mean",
+        "int8",
+        "fp32",
+        "cpu",
+        "\0",
+        "a\0b",
+        "\n",
+        "a\nb",
+        "\r\n",
+        "ü",
+        "\u2028",
+        "\ufeff",
+        "😀",
+    ),
     *("x" * 300, "x" * 70_000, "é" * 200, "0" * 64, "{}", "[]", "null", "NaN", "$UNSET", "~", "%s", "\x1b[31m", "\u202e"),
     *("..", "../x", "/etc/passwd", "C:\\x", "\\\\host\\share", "a/../../x", "./", "/", "//", "/proc/self/mem", "/dev/zero"),
     *("manifest.json", "tokenizer.json", "engine", "engine/../tokenizer.json", "ENGINE/INT8-CPU.ONNX", "con", "nul.txt"),
@@ -104,11 +124,14 @@ def _near(chances: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
-        return chances.choice((value + 1, value - 1, -value, value * 10, float(value), value + 0.5, str(value)))
+        small = min(max(value, -(2**60)), 2**60)
+        return chances.choice((value + 1, value - 1, -value, value * 10, float(small), small + 0.5, str(value)))
     if isinstance(value, float):
         return chances.choice((value * 2, -value, int(value), str(value), value + 1e-9))
     if isinstance(value, str):
-        return chances.choice((value + "x", value[1:], value.upper(), f" {value}", f"../{value}", f"./{value}", value[::-1], [value]))
+        return chances.choice(
+            (value + "x", value[1:], value.upper(), f" {value}", f"../{value}", f"./{value}", value[::-1], [value])
+        )
     if isinstance(value, list):
         return chances.choice((value[1:], value * 2, value[::-1], dict(enumerate(map(str, value))), {"0": value}))
     return [value]
