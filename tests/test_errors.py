@@ -33,3 +33,8 @@ def test_what_stops_a_program_passes(error: BaseException) -> None:
 def test_an_error_without_a_message_has_its_type() -> None:
     with pytest.raises(JobonnxError, match=r"it failed \(Panic\); mend it"), native("it failed", "mend it"):
         raise Panic
+
+
+def test_what_cannot_be_printed_is_escaped() -> None:
+    error = JobonnxError("a\r\nb\x1b[31m \u202e \ud800 \u2028 is ü 護士 no name")
+    assert str(error) == r"a\r\nb\x1b[31m \u202e \ud800 \u2028 is ü 護士 no name"

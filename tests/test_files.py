@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,26 @@ def test_a_path_that_cannot_be_is_known_before_the_work(tmp_path: Path, name: st
         pytest.fail("opened")
     with pytest.raises(JobonnxError, match="could not be written"), files.replaced(tmp_path):
         pytest.fail("opened")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 128, "absent/" + "x" * 300, "nul\0"])
+def test_a_folder_of_a_name_that_cannot_be_is_known_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(JobonnxError, match="could not be written"), files.new_folder(tmp_path / name):
+        pytest.fail("opened")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_to_a_name_that_cannot_be_is_known_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("x" * 300)
+    with pytest.raises(JobonnxError, match="could not be written"), files.replaced(tmp_path / "link"):
+        pytest.fail("opened")
+
+
+@pytest.mark.parametrize("use", [lambda path: files.read_json(path, dict, "mend it"), lambda path: files.write_json(path, {})])
+def test_a_pipe_in_the_place_of_a_json_file_is_refused_and_not_waited_for(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(JobonnxError, match=r"pipe is no (regular )?file"):
+        use(tmp_path / "pipe")
 
 
 def test_a_long_name_that_fits_the_disk_is_written(tmp_path: Path) -> None:

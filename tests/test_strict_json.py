@@ -62,6 +62,7 @@ def test_json_becomes_frozen_dataclasses() -> None:
         ('{"parts": [{"name": "a", "size": true}], "shares": {}}', "f.json: parts[0].size: expected int, got bool"),
         ('{"parts": [{"name": "a", "size": -1}], "shares": {}}', "f.json: parts[0]: size -1 has to be at least 0"),
         ('{"parts": [], "shares": {"x": null}}', "f.json: shares[...]: expected float, got null"),
+        ('{"parts": [], "shares": {"x": 1' + "0" * 400 + "}}", "f.json: shares[...]: number out of range"),
         ('{"parts": []}', "f.json: object missing required field shares"),
         ("null", "f.json: expected object, got null"),
         ("5", "f.json: expected object, got int"),

@@ -11,7 +11,13 @@ class JobonnxError(Exception):
 
     The command line prints it on one line of stderr and exits with status 1. Misuse of the Python interface (a wrong type, say)
     raises `TypeError` or `ValueError` instead, as everywhere in Python.
+
+    A file's name or content in the sentence may hold line ends, escapes for a terminal or half a surrogate pair: what cannot be
+    printed is shown as Python escapes it.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if message.isprintable() else "".join(map(_printable, message)))
 
 
 class ProviderUnavailableError(JobonnxError):
@@ -48,6 +54,10 @@ def native(what: str, fix: str) -> Iterator[None]:
         raise JobonnxError(f"{what} (out of memory); free some memory, or give fewer or shorter texts at once") from None
     except BaseException as error:  # what native libraries throw has no common base below this one
         raise JobonnxError(f"{what} ({reason(error)}); {fix}") from None
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def reason(error: BaseException) -> str:

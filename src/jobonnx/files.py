@@ -43,6 +43,7 @@ def replaced(path: Path, inputs: Iterable[Path] = ()) -> Iterator[IO[bytes]]:
                 yield file
             return
         target = Path(os.path.realpath(path))
+        _lexists(target)
         beside = _beside(target)
         try:
             with open(beside, "xb") as file:
@@ -78,12 +79,17 @@ def new_folder(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """
     refuse_inputs(path, inputs)
     try:
-        if os.path.lexists(path):
+        if _lexists(path):
             raise JobonnxError(f"{path} exists already; remove it or name another folder")
         made = [parent for parent in path.absolute().parents if not parent.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = _beside(path)
-        folder.mkdir(0o700)
+        try:
+            _lexists(path)  # again: a name that is too long is known where its parent exists
+            folder.mkdir(0o700)
+        except OSError:
+            _remove_empty(made)
+            raise
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from None
     try:
@@ -100,9 +106,7 @@ def new_folder(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     finally:
         with signals.held():
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # not empty: the new folder, or something of somebody else's
-                for parent in made:
-                    parent.rmdir()
+            _remove_empty(made)
 
 
 def refuse_inputs(output: Path, inputs: Iterable[Path]) -> None:
@@ -179,6 +183,22 @@ def split_lines(content: bytes, name: str) -> list[str]:
 def _beside(target: Path) -> Path:
     """Return a name for `target` in the making, in the same folder and never used twice."""
     return target.with_name(f".{target.name[:60]}.{os.getpid()}-{next(_serial)}.partial")
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, inner ones first, up to one that is not empty: it holds the new folder, or something of somebody else's."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _lexists(path: Path) -> bool:
+    """Tell whether a name exists, as os.path.lexists; OSError for one that cannot be, such as one that is too long."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _umask() -> int:

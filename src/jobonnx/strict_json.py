@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobonnx.errors import JobonnxError, reason
-from jobonnx.files import replaced, unreadable
+from jobonnx.files import optional, replaced, unreadable
 
 T = TypeVar("T")
 _MOST_BYTES = 1 << 28  # a tokenizer.json of 250,002 pieces has 17 MB
@@ -28,7 +29,10 @@ def read_json(path: Path, kind: type[T], fix: str) -> T:
         JobonnxError: it cannot be read, or does not hold a `kind`.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe that nobody writes to would be read for ever
+            raise JobonnxError(f"{path} is no regular file; {fix}")
+        if status.st_size > _MOST_BYTES:
             raise JobonnxError(f"{path} has more than {_MOST_BYTES:,} bytes, too many for this file; {fix}")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -88,8 +92,9 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all; no NaN.
 
     Raises:
-        JobonnxError: the file cannot be written.
+        JobonnxError: the file cannot be written, or something else is in its place.
     """
+    optional(path)  # a pipe that nobody reads would take no byte for ever
     with replaced(path) as file:
         file.write(json_text(content).encode())
 

@@ -124,7 +124,8 @@ def _near(chances: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
-        return chances.choice((value + 1, value - 1, -value, value * 10, float(value), value + 0.5, str(value)))
+        small = min(max(value, -(2**60)), 2**60)
+        return chances.choice((value + 1, value - 1, -value, value * 10, float(small), small + 0.5, str(value)))
     if isinstance(value, float):
         return chances.choice((value * 2, -value, int(value), str(value), value + 1e-9))
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Settings that cannot be are refused where they are made."""
+"""Settings that cannot be are refused where they are made; a graph that fails, or does not fit its manifest, is one sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobonnx.bundle.manifest import Bundle
 from jobonnx.errors import JobonnxError
+from jobonnx.runtime.providers import find_provider
 from jobonnx.runtime.session import MOST_THREADS, Session, Settings
 
 
@@ -39,14 +41,23 @@ def test_a_stream_has_its_share_of_the_threads() -> None:
     assert Settings("cpu", MOST_THREADS).threads == MOST_THREADS
 
 
-def test_what_onnxruntime_throws_is_one_sentence() -> None:
+def test_a_run_that_fails_in_native_code_names_the_graph_on_one_line() -> None:
     class Failing:
         def get_outputs(self) -> list[Any]:
             return []
 
-        def run(self, *arguments: Any) -> None:
-            raise RuntimeError("[ONNXRuntimeError] : 6 : std::bad_alloc\nat line 3")
+        def run(self, *arguments: Any) -> Any:
+            raise Exception("Failed to allocate memory\nfor requested buffer of size 1")
 
-    ids = np.zeros((1, 2), np.int64)
-    with pytest.raises(JobonnxError, match=r"onnxruntime failed on provider 'cpu' \(.*bad_alloc at line 3\); try smaller batches"):
-        Session(Failing(), "cpu", 1).run(ids, ids)
+    row = np.ones((1, 2), np.int64)
+    with pytest.raises(
+        JobonnxError, match=r"^a/b\.onnx failed on provider 'cpu' \(Failed to allocate memory for .* size 1\); free some"
+    ):
+        Session(Failing(), "cpu", 1, "a/b.onnx").run(row, row)
+
+
+def test_a_graph_of_another_dimension_than_the_manifest_says_does_not_load() -> None:
+    bundle = Bundle.open()
+    graph, model = bundle.folder / bundle.graphs[0].path, replace(bundle.model, dimension=7)
+    with pytest.raises(JobonnxError, match=r"int8-cpu\.onnx gives vectors of \d+ dimensions, its manifest says 7; export"):
+        find_provider("cpu").open_session(graph, model, Settings("cpu", 1))

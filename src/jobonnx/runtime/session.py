@@ -37,15 +37,31 @@ class Settings:
 class Session:
     """A loaded graph on one provider. `run` may be called from many threads at once."""
 
-    def __init__(self, session: Any, provider: str, threads: int) -> None:
+    def __init__(self, session: Any, provider: str, threads: int, graph: str = "the graph") -> None:
         self._session = session
+        self._failed = f"{graph} failed on provider {provider!r}"
         self._outputs = [output.name for output in session.get_outputs()][:1]
         self.provider = provider
         self.threads = threads
 
     def run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
-        """int64 [batch, sequence] ids and mask -> the graph's first output, float32; [batch, dimension] for engine graphs."""
-        result: Floats = self.feed(input_ids=input_ids, attention_mask=attention_mask)
+        """Run a batch.
+
+        Args:
+            input_ids: int64 [batch, sequence].
+            attention_mask: int64 [batch, sequence], 1 for real tokens.
+
+        Returns:
+            The graph's first output, float32; [batch, dimension] for engine graphs.
+
+        Raises:
+            JobonnxError: it fails in the provider's code, for want of memory, say.
+        """
+        with native(self._failed, "free some memory, or give a smaller token budget"):
+            return self._run(input_ids, attention_mask)
+
+    def _run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
+        result: Floats = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
         return result
 
     def feed(self, **inputs: Any) -> Any:

@@ -13,6 +13,7 @@ from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Session, Settings
 from jobonnx.text.batching import batch_by_length
 
+_AGAIN = "export or download the bundle again"
 STANDARD = "standard"  # the target of graphs of standard ONNX operators, for every provider without a target of its own
 
 
@@ -56,7 +57,7 @@ class Provider:
 
     def wrap(self, session: Any, graph: Path, model: Model | None, settings: Settings) -> Session:
         """Make the `Session` of an opened InferenceSession."""
-        return Session(session, self.name, settings.threads)
+        return Session(session, self.name, settings.threads, str(graph))
 
     def open_session(self, graph: Path, model: Model | None, settings: Settings) -> Session:
         """Load a graph, or fail: there is no fallback.
@@ -86,6 +87,9 @@ class Provider:
                 raise ProviderUnavailableError(f"{message}; what it needs comes with: {self.install}") from None
             raise JobonnxError(message) from None
         session.disable_fallback()
+        last = session.get_outputs()[0].shape[-1]
+        if model is not None and isinstance(last, int) and last != model.dimension:
+            raise JobonnxError(f"{graph} gives vectors of {last} dimensions, its manifest says {model.dimension}; {_AGAIN}")
         if (got := session.get_providers()[0]) != self.ort_name:
             fix = f"a library it needs is missing: {self.install}"
             raise ProviderUnavailableError(f"provider {self.name!r} was asked for, onnxruntime gave {got}; {fix}")

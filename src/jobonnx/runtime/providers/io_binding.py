@@ -42,6 +42,7 @@ class BoundSession(Session):
         *,
         device: str,
         pad_id: int,
+        graph: str = "the graph",
         max_rows: int | None = None,
         captures: bool = False,
     ) -> None:
@@ -53,24 +54,25 @@ class BoundSession(Session):
             threads: of the session.
             device: ONNX Runtime's name of the device, "cuda"; "cpu" for tests.
             pad_id: the padding token's id; it gets no position.
+            graph: what errors call it.
             max_rows: a larger batch runs in parts of this many rows, a power of two.
             captures: whether small shapes run as CUDA graphs; the session has to have been opened with enable_cuda_graph.
         """
-        super().__init__(session, provider, threads)
+        super().__init__(session, provider, threads, graph)
         self._device, self._pad_id, self._max_rows, self._captures = device, pad_id, max_rows, captures
         self._dimension: int = session.get_outputs()[0].shape[1]
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         self._thread = ThreadPoolExecutor(1, "jobonnx-device")
 
-    def run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
+    def _run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """int64 [batch, sequence] ids and mask -> float32 [batch, dimension], computed in the shape of their bucket."""
-        return self._thread.submit(self._run, input_ids, attention_mask).result()
+        return self._thread.submit(self._run_in_parts, input_ids, attention_mask).result()
 
     def close(self) -> None:
         """End the device's thread."""
         self._thread.shutdown()
 
-    def _run(self, ids: Ints, mask: Ints) -> Floats:
+    def _run_in_parts(self, ids: Ints, mask: Ints) -> Floats:
         step = self._max_rows or max(1, len(ids))
         vectors = np.empty((len(ids), self._dimension), np.float32)
         for start in range(0, len(ids), step):
