@@ -170,7 +170,7 @@ def commands(group: click.Group = main, before: tuple[str, ...] = ()) -> Iterato
 
 COMMANDS = dict(commands())
 # So that no trial takes minutes: no measuring, no export, and a short corpus.
-LONG = {
+LONG: dict[tuple[str, ...], list[bytes]] = {
     ("bench",): [b"--variant", b"absent"],
     ("tune",): [b"--variant", b"absent"],
     ("export",): [b"--variant", b"absent"],

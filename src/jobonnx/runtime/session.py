@@ -37,11 +37,11 @@ class Settings:
 class Session:
     """A loaded graph on one provider. `run` may be called from many threads at once."""
 
-    def __init__(self, session: Any, provider: str, threads: int, graph: str = "the graph") -> None:
+    def __init__(self, session: Any, provider: str, threads: int) -> None:
         self._session = session
-        self._failed = f"{graph} failed on provider {provider!r}"
         self._outputs = [output.name for output in session.get_outputs()][:1]
         self.provider = provider
+        self.graph = "the graph"  # what errors call it
         self.threads = threads
 
     def run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
@@ -57,7 +57,7 @@ class Session:
         Raises:
             JobonnxError: it fails in the provider's code, for want of memory, say.
         """
-        with native(self._failed, "free some memory, or give a smaller token budget"):
+        with native(f"{self.graph} failed on provider {self.provider!r}", "free some memory, or give a smaller token budget"):
             return self._run(input_ids, attention_mask)
 
     def _run(self, input_ids: Ints, attention_mask: Ints) -> Floats:

@@ -57,7 +57,7 @@ class Provider:
 
     def wrap(self, session: Any, graph: Path, model: Model | None, settings: Settings) -> Session:
         """Make the `Session` of an opened InferenceSession."""
-        return Session(session, self.name, settings.threads, str(graph))
+        return Session(session, self.name, settings.threads)
 
     def open_session(self, graph: Path, model: Model | None, settings: Settings) -> Session:
         """Load a graph, or fail: there is no fallback.
@@ -93,7 +93,9 @@ class Provider:
         if (got := session.get_providers()[0]) != self.ort_name:
             fix = f"a library it needs is missing: {self.install}"
             raise ProviderUnavailableError(f"provider {self.name!r} was asked for, onnxruntime gave {got}; {fix}")
-        return self.wrap(session, graph, model, settings)
+        opened = self.wrap(session, graph, model, settings)
+        opened.graph = str(graph)
+        return opened
 
 
 def session_options(ort: Any, settings: Settings) -> Any:

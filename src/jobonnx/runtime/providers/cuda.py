@@ -55,7 +55,6 @@ class Cuda(Provider):
             settings.threads,
             device=self.device,
             pad_id=model.pad_id,
-            graph=str(graph),
             max_rows=self.max_rows(model),
             captures=settings.capture,
         )

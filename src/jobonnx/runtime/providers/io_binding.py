@@ -42,7 +42,6 @@ class BoundSession(Session):
         *,
         device: str,
         pad_id: int,
-        graph: str = "the graph",
         max_rows: int | None = None,
         captures: bool = False,
     ) -> None:
@@ -54,11 +53,10 @@ class BoundSession(Session):
             threads: of the session.
             device: ONNX Runtime's name of the device, "cuda"; "cpu" for tests.
             pad_id: the padding token's id; it gets no position.
-            graph: what errors call it.
             max_rows: a larger batch runs in parts of this many rows, a power of two.
             captures: whether small shapes run as CUDA graphs; the session has to have been opened with enable_cuda_graph.
         """
-        super().__init__(session, provider, threads, graph)
+        super().__init__(session, provider, threads)
         self._device, self._pad_id, self._max_rows, self._captures = device, pad_id, max_rows, captures
         self._dimension: int = session.get_outputs()[0].shape[1]
         self._buffers: dict[tuple[int, int], _Buffers] = {}
