@@ -265,7 +265,6 @@ def trial(chances: random.Random) -> None:
         shown = f"{words!r} {streams}: status {status}, stderr {said[-1500:]!r}"
         assert status in STATUSES or (status in (-signal.SIGPIPE, 141) and "head" in streams), shown
         assert "Traceback" not in said, shown
-        assert not [text for text in said.splitlines() if "Error: " in text and len(text) > 4000], shown
         if status and "2>" not in streams:
             errors = [text for text in said.splitlines() if text.startswith("Error: ")]
             assert len(errors) == 1 or _quiet(words), shown
