@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobonnx import files
+from jobonnx import files, strict_json
 from jobonnx.errors import JobonnxError, Stopped
 
 resource = pytest.importorskip("resource", reason="the limits and FIFOs of these tests are POSIX's")
@@ -110,7 +110,9 @@ def test_a_link_to_a_name_that_cannot_be_is_known_before_the_work(tmp_path: Path
         pytest.fail("opened")
 
 
-@pytest.mark.parametrize("use", [lambda path: files.read_json(path, dict, "mend it"), lambda path: files.write_json(path, {})])
+@pytest.mark.parametrize(
+    "use", [lambda path: strict_json.read_json(path, dict, "mend it"), lambda path: strict_json.write_json(path, {})]
+)
 def test_a_pipe_in_the_place_of_a_json_file_is_refused_and_not_waited_for(tmp_path: Path, use: Callable[[Path], object]) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(JobonnxError, match=r"pipe is no (regular )?file"):

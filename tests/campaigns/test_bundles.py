@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from jobonnx.runtime.tuned import path_of, this_machine
 
 from campaigns import campaign
 from campaigns.mutations import spoil_bytes, spoil_json, stand_in
@@ -27,6 +26,7 @@ from jobonnx.bundle.manifest import MANIFEST, Bundle
 from jobonnx.cli.main import main
 from jobonnx.files import cache_folder
 from jobonnx.parity.verify import verify
+from jobonnx.runtime.tuning_cache import path_of, this_machine
 
 SMALL = Bundle.open().folder
 FILES = sorted(path.relative_to(SMALL).as_posix() for path in SMALL.rglob("*") if path.is_file())

@@ -87,12 +87,12 @@ class Provider:
                 raise ProviderUnavailableError(f"{message}; what it needs comes with: {self.install}") from None
             raise JobonnxError(message) from None
         session.disable_fallback()
-        last = session.get_outputs()[0].shape[-1]
-        if model is not None and isinstance(last, int) and last != model.dimension:
-            raise JobonnxError(f"{graph} gives vectors of {last} dimensions, its manifest says {model.dimension}; {_AGAIN}")
         if (got := session.get_providers()[0]) != self.ort_name:
             fix = f"a library it needs is missing: {self.install}"
             raise ProviderUnavailableError(f"provider {self.name!r} was asked for, onnxruntime gave {got}; {fix}")
+        last = session.get_outputs()[0].shape[-1]
+        if model is not None and isinstance(last, int) and last != model.dimension:
+            raise JobonnxError(f"{graph} gives vectors of {last} dimensions, its manifest says {model.dimension}; {_AGAIN}")
         opened = self.wrap(session, graph, model, settings)
         opened.graph = str(graph)
         return opened

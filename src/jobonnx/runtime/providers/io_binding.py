@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from jobonnx.arrays import Floats, Ints
-from jobonnx.errors import native
 from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, bucket, pad_to_shape
 from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.runtime.session import Session
@@ -81,8 +80,7 @@ class BoundSession(Session):
             more_ids, more_mask = pad_to_shape(ids[part], mask[part], *shape, self._pad_id)
             buffers.ids.update_inplace(more_ids)
             buffers.mask.update_inplace(more_mask)
-            with native(f"onnxruntime failed on provider {self.provider!r}", "try smaller batches, or another provider"):
-                self._session.run_with_iobinding(buffers.binding, buffers.options)
+            self._session.run_with_iobinding(buffers.binding, buffers.options)
             vectors[part] = buffers.vectors.numpy()[:rows]
         return vectors
 
