@@ -111,7 +111,8 @@ def test_a_link_to_a_name_that_cannot_be_is_known_before_the_work(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "use", [lambda path: strict_json.read_json(path, dict, "mend it"), lambda path: strict_json.write_json(path, {})]
+    "use",
+    [lambda path: strict_json.read_json(path, dict, "mend it"), lambda path: strict_json.write_json(path, {})],
 )
 def test_a_pipe_in_the_place_of_a_json_file_is_refused_and_not_waited_for(tmp_path: Path, use: Callable[[Path], object]) -> None:
     os.mkfifo(tmp_path / "pipe")
