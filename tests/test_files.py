@@ -8,12 +8,11 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobonnx import files, strict_json
+from jobonnx import files
 from jobonnx.errors import JobonnxError, Stopped
 
 resource = pytest.importorskip("resource", reason="the limits and FIFOs of these tests are POSIX's")
@@ -108,16 +107,6 @@ def test_a_link_to_a_name_that_cannot_be_is_known_before_the_work(tmp_path: Path
     (tmp_path / "link").symlink_to("x" * 300)
     with pytest.raises(JobonnxError, match="could not be written"), files.replaced(tmp_path / "link"):
         pytest.fail("opened")
-
-
-@pytest.mark.parametrize(
-    "use",
-    [lambda path: strict_json.read_json(path, dict, "mend it"), lambda path: strict_json.write_json(path, {})],
-)
-def test_a_pipe_in_the_place_of_a_json_file_is_refused_and_not_waited_for(tmp_path: Path, use: Callable[[Path], object]) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(JobonnxError, match=r"pipe is no (regular )?file"):
-        use(tmp_path / "pipe")
 
 
 def test_a_long_name_that_fits_the_disk_is_written(tmp_path: Path) -> None:

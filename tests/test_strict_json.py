@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,3 +111,14 @@ def test_written_json_reads_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float"):
         strict_json.write_json(tmp_path / "a.json", float("nan"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "use", [lambda path: strict_json.read_json(path, dict, "mend it"), lambda path: strict_json.write_json(path, {})]
+)
+def test_a_pipe_in_the_place_of_a_json_file_is_refused_and_not_waited_for(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("Windows has no pipes in folders")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(JobonnxError, match=r"pipe is no (regular )?file"):
+        use(tmp_path / "pipe")

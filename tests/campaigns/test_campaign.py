@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 
 import pytest
 
 from campaigns import campaign
+from helpers.checkpoints import ROOT
 
 
 def _fails_sometimes(chances: random.Random) -> None:
@@ -57,3 +59,11 @@ def test_a_campaign_ends_with_its_time(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert 0.3 <= time.monotonic() - started < 2
     campaign.run("sleeps", lambda chances: time.sleep(0.1), seconds=0)
     assert capsys.readouterr().out.endswith("sleeps: 1 trials, 0 failures (seed 1)\n")
+
+
+def test_the_tests_that_the_page_of_reliability_names_exist() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 30
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text(encoding="utf-8")]
+    assert not missing
