@@ -74,3 +74,23 @@ def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
         command, capture_output=True, text=True, check=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
     )
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("error", ["JobonnxError('onnxruntime does not import')", "SystemError('error without exception set')"])
+def test_a_signal_goes_before_the_error_that_native_code_raised_in_its_place(error: str) -> None:
+    """As onnxruntime's import does, which says that its initialization failed."""
+    code = f"""
+import os, signal, sys
+from jobonnx.cli import main, titles
+from jobonnx.errors import JobonnxError
+def load(*arguments, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        raise {error} from None
+titles.load = load
+sys.argv = ["jobonnx", "encode", "cook"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "")

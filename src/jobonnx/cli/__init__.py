@@ -17,7 +17,12 @@ def main() -> None:
         signals.install()
         from jobonnx.cli.main import main as commands
 
-        commands(prog_name="jobonnx")
+        try:
+            commands(prog_name="jobonnx")
+        except BaseException as end:
+            if not (isinstance(end, SystemExit) and not end.code):
+                signals.check()  # native code under way may raise something of its own in place of the interrupt
+            raise
     except (Stopped, KeyboardInterrupt) as stop:
         signals.ignore()
         for stream in (sys.stdout, sys.stderr):

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from jobonnx import signals
 from jobonnx.cli.bench import bench
 from jobonnx.cli.bundle import export, info, tune, verify
 from jobonnx.cli.evaluate import evaluate, rank
@@ -38,7 +39,8 @@ class _Misuse(click.ClickException):
 def _one_line() -> Iterator[None]:
     """Turn what a user can mend into one line; a wrong call, which click spreads over four, too."""
     try:
-        yield
+        with _interrupts_first():
+            yield
     except click.UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # since click 8.2: no error, but the help itself
             raise
@@ -51,6 +53,16 @@ def _one_line() -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             raise  # click ends quietly when the reader has gone
         raise click.ClickException(" ".join(str(error).split())) from None
+
+
+@contextmanager
+def _interrupts_first() -> Iterator[None]:
+    """Let a signal go before the error that native code under way, an import say, raised in place of its exception."""
+    try:
+        yield
+    except Exception:
+        signals.check()
+        raise
 
 
 @click.group("jobonnx", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
