@@ -94,3 +94,19 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_a_signal_after_the_work_changes_nothing() -> None:
+    """Python's end gives signals back their default, which would kill the process."""
+    code = """
+import os, signal, sys
+from jobonnx.cli import main
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+sys.late = Late()
+sys.argv = ["jobonnx", "--version"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -14,6 +14,7 @@ from jobonnx.errors import JobonnxError, reason
 from jobonnx.files import optional, replaced, unreadable
 
 T = TypeVar("T")
+_SHOWN = 300  # characters of what is wrong with a value, which may be a number of 4,000 digits
 _MOST_BYTES = 1 << 28  # a tokenizer.json of 250,002 pieces has 17 MB
 
 
@@ -80,7 +81,7 @@ def convert(value: Any, kind: type[T], name: str, fix: str) -> T:
     except msgspec.ValidationError as error:
         message, _, place = str(error).replace("`", "").partition(" - at ")
         where = f"{place.removeprefix('$').removeprefix('.')}: " if place not in ("", "$") else ""
-        raise JobonnxError(f"{name}: {where}{message[:1].lower()}{message[1:]}; {fix}") from None
+        raise JobonnxError(f"{name}: {where}{message[:1].lower()}{message[1:_SHOWN]}; {fix}") from None
     except RecursionError:
         raise JobonnxError(f"{name} is not valid JSON (nested too deeply); {fix}") from None
     if unknown := next(_unknown(value, converted, ""), None):

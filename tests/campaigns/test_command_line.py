@@ -133,7 +133,6 @@ STREAMS = (
     ">/dev/full",
     "2>/dev/full",
     "</dev/null",
-    "<folder",
     "| head -c 1",
 )
 

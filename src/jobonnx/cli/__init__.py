@@ -22,6 +22,7 @@ def main() -> None:
         except BaseException as end:
             if not (isinstance(end, SystemExit) and not end.code):
                 signals.check()  # native code under way may raise something of its own in place of the interrupt
+            signals.ignore()  # the work is done: Python's own end would give them back their defaults
             raise
     except (Stopped, KeyboardInterrupt) as stop:
         signals.ignore()
