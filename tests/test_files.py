@@ -192,3 +192,10 @@ def test_lines_are_cut_at_line_feeds_alone() -> None:
     assert files.split_lines(b"", "f") == []
     with pytest.raises(JobonnxError, match="f, line 2 is not UTF-8"):
         files.split_lines(b"a\n\xff\n", "f")
+
+
+def test_a_device_without_an_end_is_not_read() -> None:
+    for device in ("/dev/zero", "/dev/full"):
+        with pytest.raises(JobonnxError, match=rf"{device} is a device, which may have no end; name a file"):
+            files.read_lines(Path(device))
+    assert files.read_lines(Path(os.devnull)) == []

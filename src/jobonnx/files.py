@@ -154,6 +154,12 @@ def read_lines(path: Path) -> list[str]:
         JobonnxError: it cannot be read, or is not UTF-8.
     """
     try:
+        if (
+            path.is_char_device()
+            and not path.samefile(os.devnull)
+            and not str(path).startswith(("/dev/std", "/dev/fd", "/dev/tty"))
+        ):
+            raise JobonnxError(f"{path} is a device, which may have no end; name a file")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
