@@ -113,3 +113,11 @@ def test_threads_that_no_machine_has_are_refused_at_once(threads: str) -> None:
     status, said = run("encode", "cook", "--threads", threads)
     assert (status, len(said)) == (2, 1)
     assert "--threads" in said[0]
+
+
+def test_a_tokenizer_with_more_pieces_than_the_model_is_one_line(tmp_path: Path) -> None:
+    parsed: Any = json.loads((Bundle.open().folder / "tokenizer.json").read_text(encoding="utf-8"))
+    parsed["model"]["vocab"] += [["▁zyzzyva", -1.0]]
+    status, said = run("encode", "zyzzyva", "-m", str(forged(tmp_path, "tokenizer.json", json.dumps(parsed).encode())))
+    assert (status, len(said)) == (1, 1)
+    assert "which the model does not have; take ids from" in said[0]

@@ -7,7 +7,12 @@ from numbers import Integral
 
 from jobonnx.arrays import Ints
 from jobonnx.bundle.manifest import Model
+from jobonnx.errors import JobonnxError
 from jobonnx.text.batching import pad
+
+
+class TokenIdError(JobonnxError, ValueError):
+    """A row of token ids that the model cannot take: a caller's, or that of a tokenizer which is another model's."""
 
 
 def check_integers(rows: Iterable[Iterable[object]]) -> None:
@@ -24,11 +29,11 @@ def pad_checked(rows: Sequence[Sequence[int]], model: Model) -> tuple[Ints, Ints
     A graph on a CPU would count a negative id from the table's end, and one on a GPU would make zeros of an id past it.
 
     Raises:
-        ValueError: a row is empty, longer than the model takes, or holds an id that the model does not have.
+        TokenIdError: a row is empty, longer than the model takes, or holds an id that the model does not have.
     """
     for i, row in enumerate(rows):
         if not 0 < len(row) <= model.max_tokens:
-            raise ValueError(f"row {i} has {len(row)} token ids; it has to be 1 to {model.max_tokens}")
+            raise TokenIdError(f"row {i} has {len(row)} token ids; it has to be 1 to {model.max_tokens}")
     try:
         ids, mask = pad(rows, model.pad_id)
     except OverflowError:  # beyond int64
@@ -38,6 +43,7 @@ def pad_checked(rows: Sequence[Sequence[int]], model: Model) -> tuple[Ints, Ints
     return ids, mask
 
 
-def _unknown_id(rows: Sequence[Sequence[int]], unknown: Callable[[int], bool]) -> ValueError:
+def _unknown_id(rows: Sequence[Sequence[int]], unknown: Callable[[int], bool]) -> TokenIdError:
     i, token = next((i, token) for i, row in enumerate(rows) for token in row if unknown(int(token)))
-    return ValueError(f"row {i} holds token id {token}, which the model does not have; take ids from the tokenizer")
+    fix = "take ids from the bundle's tokenizer, or export the bundle again if they are"
+    return TokenIdError(f"row {i} holds token id {token}, which the model does not have; {fix}")
