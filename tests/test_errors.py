@@ -38,3 +38,10 @@ def test_an_error_without_a_message_has_its_type() -> None:
 def test_what_cannot_be_printed_is_escaped() -> None:
     error = JobonnxError("a\r\nb\x1b[31m \u202e \ud800 \u2028 is ü 護士 no name")
     assert str(error) == r"a\r\nb\x1b[31m \u202e \ud800 \u2028 is ü 護士 no name"
+
+
+def test_a_name_without_an_end_is_shortened_in_the_middle() -> None:
+    said = str(JobonnxError(f"{'x' * 70_000} cannot be read; mend it"))
+    assert len(said) < 2100
+    assert said.startswith("xxx")
+    assert said.endswith("cannot be read; mend it")

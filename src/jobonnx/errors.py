@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+_MOST = 2000  # characters of a message
+
+
 class JobonnxError(Exception):
     """A sentence for the user: it names the file, the value and the fix.
 
@@ -13,11 +16,12 @@ class JobonnxError(Exception):
     raises `TypeError` or `ValueError` instead, as everywhere in Python.
 
     A file's name or content in the sentence may hold line ends, escapes for a terminal or half a surrogate pair: what cannot be
-    printed is shown as Python escapes it.
+    printed is shown as Python escapes it, and of a name without an end the beginning and the end.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message if message.isprintable() else "".join(map(_printable, message)))
+        shown = message if len(message) <= _MOST else f"{message[: _MOST // 2]} ... {message[-_MOST // 2 :]}"
+        super().__init__(shown if shown.isprintable() else "".join(map(_printable, shown)))
 
 
 class ProviderUnavailableError(JobonnxError):
