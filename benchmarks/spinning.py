@@ -1,4 +1,4 @@
-"""Which thread settings are kind to neighbours, and what they cost: ONNX Runtime's spinning, on a quiet machine and beside busy processes.
+"""Which thread settings are kind to neighbours, and what they cost: spinning, on a quiet machine and beside busy processes.
 
     python benchmarks/spinning.py [--bundle FOLDER] [--variant int8] [--rounds 5] [--titles 3000] [--json FILE]
 
@@ -6,16 +6,17 @@ Run it on a machine where nothing else runs. Each setting has a session of its o
 round and condition, in an order that moves on, so that a slow moment of the machine slows all of them. After each turn nobody works
 for a moment, until threads that spin have gone to sleep.
 
-- **One title** is called a hundred times with a pause of 20 ms between calls, as requests come; the median and the 95th percentile.
+- **One title** is called a hundred times with a pause of 20 ms between calls, as requests come; median and 95th percentile.
 - **Batch** is 32 titles, twenty times without a pause.
 - **Bulk** is all titles.
 
-The CPU time of a turn counts all threads, and the moment after it: that is what a neighbour loses. Ratios are medians over rounds of a
-setting's time divided by the default's in the same round. A default may take at most 1.03 of today's times on a quiet machine.
+The CPU time of a turn counts all threads, and the moment after it: that is what a neighbour loses. Ratios are medians over rounds
+of a setting's time divided by the default's in the same round. A default may take at most 1.03 of today's on a quiet machine.
 
 The settings are ONNX Runtime's: `session.intra_op.allow_spinning`, `session.intra_op.spin_duration_us` and
 `session.intra_op.spin_backoff_max` (both since 1.26; older versions ignore them, and then the rows show no difference), and
-`session.force_spinning_stop`, which ends all spinning when the last call returns. Without a duration the threads spin for a number of turns.
+`session.force_spinning_stop`, which ends all spinning when the last call returns. Without a duration the threads spin for a
+number of turns.
 """
 
 from __future__ import annotations
@@ -189,7 +190,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps([asdict(turn) for turn in turns], indent=1), "utf-8")
     import onnxruntime
 
-    print(f"{bundle.model.source}, {arguments.variant or bundle.default_variant}, {available_threads()} threads, {cpu().name}, ", end="")
+    print(
+        f"{bundle.model.source}, {arguments.variant or bundle.default_variant}, {available_threads()} threads, {cpu().name}, ",
+        end="",
+    )
     print(f"onnxruntime {onnxruntime.__version__}, {arguments.rounds} rounds, {arguments.titles} titles\n")
     print(report(turns, names))
 

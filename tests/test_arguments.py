@@ -49,7 +49,7 @@ def test_one_text_is_a_list_of_it() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (pd.DataFrame({"title": TEXTS}), r'DataFrame is a table, whose column names would be taken for texts; give one column'),
+        (pd.DataFrame({"title": TEXTS}), r"DataFrame is a table, whose column names would be taken for texts; give one column"),
         (pa.table({"title": TEXTS}), "Table is a table"),
         ({"title": TEXTS}, r"dict is a mapping, whose keys would be taken for texts; give its texts, such as list\(texts.values"),
         ({"nurse"}, "set has no order"),
@@ -77,9 +77,10 @@ def test_what_would_be_a_wrong_answer_is_a_type_error(wrong: Any, message: str) 
 def test_an_encoder_refuses_them_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with Encoder() as encoder:
         monkeypatch.setattr(encoder.engine, "encode", lambda *arguments: pytest.fail("it ran"))
-        for wrong in (pd.DataFrame({"title": TEXTS}), {"title": 1}, [None]):
+        wrongs: list[Any] = [pd.DataFrame({"title": TEXTS}), {"title": 1}, [None]]
+        for wrong in wrongs:
             for call in (encoder.encode, encoder.encode_query, encoder.tokenize, encoder.tokenizer.encode):
                 with pytest.raises(TypeError):
-                    call(wrong)  # type: ignore[operator]
+                    call(wrong)
         with pytest.raises(TypeError, match=r"encode takes a list of texts, not a single str; pass \[text\]"):
             encoder.tokenizer.encode("nurse")

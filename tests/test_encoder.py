@@ -235,7 +235,7 @@ def test_tensors_and_precisions_are_those_of_the_peer(exact: Encoder, peer: Sent
         assert (type(tensor), tensor.dtype, tensor.shape) == (type(expected), expected.dtype, expected.shape)
         np.testing.assert_allclose(tensor, expected, atol=1e-5)
         for precision in ("binary", "ubinary"):
-            bits, theirs = (np.atleast_2d(model.encode(call, precision=precision)) for model in (exact, peer))  # type: ignore[attr-defined]
+            bits, theirs = (np.atleast_2d(model.encode(call, precision=precision)) for model in (exact, peer))
             assert bits.dtype == theirs.dtype
             assert (bits != theirs).mean() < 0.05  # of bytes: a component near zero may fall on either side
     listed: Any = exact.encode(texts, convert_to_numpy=False)

@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import pytest
 from helpers.checkpoints import ROOT
 
 CLIENT = re.compile(r"<!-- client: (\S+); install: (.+?) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-CLIENTS = {name: (packages, code) for name, packages, code in CLIENT.findall((ROOT / "docs" / "integrations.md").read_text("utf-8"))}
+CLIENTS = {
+    name: (packages, code) for name, packages, code in CLIENT.findall((ROOT / "docs" / "integrations.md").read_text("utf-8"))
+}
 WITHOUT_TORCH = {"scikit-learn", "polars", "qdrant", "chroma"}
 # Every vector that a client returns, beside what `Encoder` gives for the same titles.
 CHECK = """
@@ -52,11 +53,11 @@ def test_blocks_compile() -> None:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
     (found,) = folder.glob("*.whl")
-    yield found
+    return found
 
 
 @pytest.mark.slow

@@ -56,8 +56,10 @@ def test_tensors_come_as_one_or_as_a_list() -> None:
 
 
 @pytest.mark.parametrize("asked", [{"convert_to_tensor": True}, {"convert_to_numpy": False}])
-def test_without_torch_tensors_are_refused(asked: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_tensors_are_refused(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     ((name, value),) = asked.items()
-    with pytest.raises(ValueError, match=rf"{name}={value} asks for torch tensors, and torch is not installed; .*pip install torch"):
+    with pytest.raises(
+        ValueError, match=rf"{name}={value} asks for torch tensors, and torch is not installed; .*pip install torch"
+    ):
         Output(**asked)

@@ -70,7 +70,9 @@ def test_another_bundle_in_the_same_place_is_refused(tmp_path: Path) -> None:
         pickled = pickle.dumps(encoder)
         state = encoder.__reduce__()
     reopen, (kind, arguments, named, settings, fingerprint) = state
-    with pytest.raises(JobonnxError, match=r"bundle has fingerprint \w{12}, the pickled encoder had 000000000000; give both the same"):
+    with pytest.raises(
+        JobonnxError, match=r"bundle has fingerprint \w{12}, the pickled encoder had 000000000000; give both the same"
+    ):
         reopen(kind, arguments, named, settings, "0" * len(fingerprint))
     shutil.rmtree(folder)
     with pytest.raises(JobonnxError, match="no such bundle folder"):

@@ -15,7 +15,16 @@ from sklearn.preprocessing import FunctionTransformer
 from jobonnx import Encoder, JobonnxError
 from jobonnx.scikit_learn import TitleVectors
 
-TITLES = ["nurse", "Krankenschwester", "enfermera", "head nurse", "software developer", "programador", "Programmierer", "web developer"]
+TITLES = [
+    "nurse",
+    "Krankenschwester",
+    "enfermera",
+    "head nurse",
+    "software developer",
+    "programador",
+    "Programmierer",
+    "web developer",
+]
 KINDS = [0, 0, 0, 0, 1, 1, 1, 1]
 
 

@@ -40,7 +40,8 @@ def test_vectors_are_the_encoders(model: SentenceTransformer, encoder: Encoder) 
     np.testing.assert_allclose(model.encode(titles), encoder.encode(titles), atol=1e-6)
     np.testing.assert_allclose(model.encode("nurse"), encoder.encode("nurse"), atol=1e-6)
     np.testing.assert_allclose(model.encode(titles, batch_size=7), encoder.encode(titles), atol=1e-6)
-    for prompt in ({"prompt": "job: "}, {"prompt_name": "query"}):
+    prompts: list[dict[str, Any]] = [{"prompt": "job: "}, {"prompt_name": "query"}]
+    for prompt in prompts:
         np.testing.assert_allclose(model.encode(TITLES, **prompt), encoder.encode(TITLES, **prompt), atol=1e-6)
     assert model.encode(sentences=TITLES).shape == (6, 256)
     assert isinstance(model.encode(TITLES, convert_to_tensor=True), torch.Tensor)
@@ -138,14 +139,18 @@ NEWCOMER = ROOT / "tests" / "data" / "newcomer.py"
 
 
 @pytest.mark.parametrize("replacement", ["from jobonnx import Encoder as SentenceTransformer", None])
-def test_a_newcomers_script_changes_by_its_import_alone(replacement: str | None, bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_newcomers_script_changes_by_its_import_alone(
+    replacement: str | None, bundle: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     """Code of sentence-transformers' users, on the checkpoint there and on its bundle here."""
     line = "from sentence_transformers import SentenceTransformer"
     script = NEWCOMER.read_text("utf-8")
     assert script.count(line) == 1
     theirs = runpy.run_path(str(NEWCOMER), {"MODEL": str(checkpoint)})["results"]
     moved = tmp_path / "moved.py"
-    moved.write_text(script.replace(line, replacement or "from jobonnx.sentence_transformers import load as SentenceTransformer"), "utf-8")
+    moved.write_text(
+        script.replace(line, replacement or "from jobonnx.sentence_transformers import load as SentenceTransformer"), "utf-8"
+    )
     for variant, bound in (("fp32", 1e-5), ("int8", 0.05)):
         # The variant is the bundle's affair: both read the default of the folder, which for fp32 has no other.
         ours = runpy.run_path(str(moved), {"MODEL": str(bundle), "OPTIONS": {"variant": variant}})["results"]

@@ -1,4 +1,4 @@
-"""What sentence-transformers' users bring along: the arguments and attributes of `SentenceTransformer`, honoured or refused by name.
+"""What users of sentence-transformers bring along: its arguments and attributes, honoured or refused by name.
 
 `Encoder` is the class to read; this is the table of what it takes beside its own arguments, and the surface that clients read.
 docs/integrations.md has the same table in words, and tests/test_compatibility.py compares both with the installed version.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from jobonnx.arguments import whole
 from jobonnx.arrays import Floats
@@ -25,6 +25,7 @@ from jobonnx.progress import stoppable
 from jobonnx.runtime.providers import find_provider
 from jobonnx.similarity import every_pair, paired, similarity_name
 from jobonnx.strict_json import read_json
+from jobonnx.text.tokenizer import Tokenizer
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Device(str):
         return self.split(":")[0]
 
     @property
-    def index(self) -> int | None:
+    def index(self) -> int | None:  # type: ignore[override] # torch's meaning; nobody searches in the name of a device
         """The number of the device, if it has one."""
         number = self.partition(":")[2]
         return int(number) if number else None
@@ -148,6 +149,11 @@ class Surface:
     """The attributes of `SentenceTransformer` that clients read and set, for `Encoder`."""
 
     bundle: Bundle
+    variant: str
+    provider: Any  # properties of `Encoder`
+    fingerprint: Any
+    tokenizer: Tokenizer
+    encode: Any
     _prompts: dict[str, str]
     _default_prompt_name: str | None
     _similarity: str
@@ -155,6 +161,7 @@ class Surface:
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Keep the arguments as they came."""
         made = super().__new__(cls)
         made._arguments = arguments, named  # for `__reduce__`
         return made
@@ -167,12 +174,16 @@ class Surface:
         elif hasattr(self, name):
             raise AttributeError(f"{name} of an Encoder cannot be set; make another one: Encoder(...)")
         else:
-            raise AttributeError(f"an Encoder has no {name!r}, so setting it would change nothing; {_ABSENT.get(name, 'see dir(encoder)')}")
+            raise AttributeError(
+                f"an Encoder has no {name!r}, so setting it would change nothing; {_ABSENT.get(name, 'see dir(encoder)')}"
+            )
 
-    def __getattr__(self, name: str) -> Any:
-        """Say what to use in place of what is not here; called for what is not found otherwise."""
-        fix = f"; {_ABSENT[name]}" if name in _ABSENT else ""
-        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{fix}")
+    if not TYPE_CHECKING:  # a type checker would believe that there is every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to use in place of what is not here; called for what is not found otherwise."""
+            fix = f"; {_ABSENT[name]}" if name in _ABSENT else ""
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{fix}")
 
     def __repr__(self) -> str:
         if "engine" not in vars(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.value != SENTENCES:
-            fix = 'run the bundle\'s portable graph, or the checkpoint in sentence-transformers, for token vectors'
+            fix = "run the bundle's portable graph, or the checkpoint in sentence-transformers, for token vectors"
             raise ValueError(f"output_value={self.value!r} is not in a graph that ends with the pooled vector; {fix}")
         if self.precision not in (None, *PRECISIONS):
             raise ValueError(f"precision={self.precision!r} is unknown; it is one of {', '.join(PRECISIONS)}")
@@ -38,7 +38,7 @@ class Output:
     def _torch(self) -> bool:
         return self.convert_to_tensor or not self.convert_to_numpy
 
-    def of(self, vectors: Floats, single: bool) -> Any:
+    def of(self, vectors: Floats, single: bool) -> Floats:
         """Bring vectors into this form.
 
         Args:
@@ -56,7 +56,7 @@ class Output:
             found = torch.from_numpy(np.ascontiguousarray(vectors))
             if not self.convert_to_tensor:
                 found = list(found)
-        return found[0] if single else found
+        return cast(Floats, found[0] if single else found)  # what is asked for by default
 
 
 def quantize(vectors: Floats, precision: str) -> Any:
@@ -91,5 +91,7 @@ def _import_torch(output: Output) -> Any:
         import torch
     except ImportError:
         asked = "convert_to_tensor=True" if output.convert_to_tensor else "convert_to_numpy=False"
-        raise ValueError(f"{asked} asks for torch tensors, and torch is not installed; take the array, or: pip install torch") from None
+        raise ValueError(
+            f"{asked} asks for torch tensors, and torch is not installed; take the array, or: pip install torch"
+        ) from None
     return torch

@@ -1,4 +1,4 @@
-"""Long work: its progress, on a terminal only (a bar over a known number of items, or steps with their time), and how it is stopped."""
+"""Long work: its progress, on a terminal only (a bar over a number of items, or steps with their time), and how it is stopped."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from jobonnx.arrays import Floats
 from jobonnx.encoder import Encoder
 
 
-class TitleVectors(TransformerMixin, BaseEstimator):
+class TitleVectors(TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """A transformer over `Encoder`. It learns nothing, so that cross-validation and grid search copy its parameters alone.
 
     The bundle is opened by the first `transform`, in each process once for each copy.

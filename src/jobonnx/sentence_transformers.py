@@ -1,6 +1,6 @@
 """A bundle as a `SentenceTransformer`, for whatever asks for one: evaluators, MTEB, BERTopic, LangChain, SetFit and others.
 
-Needs the extra "sentence-transformers", and with it PyTorch; the vectors come from ONNX Runtime all the same. `Encoder` needs neither.
+Needs the extra "sentence-transformers", and with it PyTorch. The vectors come from ONNX Runtime. `Encoder` needs neither.
 """
 
 from __future__ import annotations
@@ -13,11 +13,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-
-try:
-    from sentence_transformers.base.modules import InputModule
-except ImportError:  # before 5.4
-    from sentence_transformers.models import InputModule
+from sentence_transformers.base.modules import InputModule
 
 from jobonnx.arguments import as_texts, whole
 from jobonnx.bundle.manifest import MANIFEST
@@ -39,7 +35,7 @@ def load(
         bundle: as `Encoder` takes it.
         variant: as `Encoder` takes it.
         provider: as `Encoder` takes it.
-        options: all else that `Encoder` takes. As in sentence-transformers, `truncate_dim` does not make unit vectors of what is left.
+        options: all else that `Encoder` takes. As there, `truncate_dim` does not make unit vectors of what is left.
 
     Returns:
         A model of one module. Its vectors are those of `Encoder`.
@@ -59,7 +55,7 @@ def load(
     )
 
 
-class BundleModule(InputModule):
+class BundleModule(InputModule):  # type: ignore[misc] # sentence-transformers has no types here
     """Texts to sentence vectors by a bundle's engine, as the only module of a `SentenceTransformer`."""
 
     save_in_root = False  # the bundle has files of the names that a SentenceTransformer saves
@@ -85,10 +81,6 @@ class BundleModule(InputModule):
         ids = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows], dtype=torch.int64)
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         return {"input_ids": ids, "attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
-
-    def tokenize(self, texts: Any, **options: Any) -> dict[str, Any]:
-        """Tokenise texts, under the name that sentence-transformers had for it before 5.4."""
-        return self.preprocess(texts, **options)
 
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Add `sentence_embedding`, float32 [texts, dimension], to what `preprocess` gave; equal rows are computed once."""
@@ -123,7 +115,7 @@ class BundleModule(InputModule):
     get_sentence_embedding_dimension = get_embedding_dimension
 
     def save(self, output_path: str, *arguments: Any, **options: Any) -> None:
-        """Copy the bundle into a folder that a `SentenceTransformer` is saved in, with the variant and the provider that were asked for.
+        """Copy the bundle into the folder of a saved `SentenceTransformer`, with the variant and the limits in use.
 
         Args:
             output_path: the module's folder.
@@ -134,7 +126,11 @@ class BundleModule(InputModule):
         for name in (MANIFEST, *opened.files):
             (goal / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(opened.folder / name, goal / name)
-        kept = {"variant": self.encoder.variant, "truncation": self.encoder.tokenizer.truncation, "max_seq_length": self.max_seq_length}
+        kept = {
+            "variant": self.encoder.variant,
+            "truncation": self.encoder.tokenizer.truncation,
+            "max_seq_length": self.max_seq_length,
+        }
         write_json(goal / _SETTINGS, kept)
 
     @classmethod
@@ -171,7 +167,7 @@ class BundleModule(InputModule):
         return cls(encoder)
 
 
-class BundleTransformer(SentenceTransformer):
+class BundleTransformer(SentenceTransformer):  # type: ignore[misc]
     """A `SentenceTransformer` that hands its module many texts at once, so that batches hold texts of one length."""
 
     @wraps(SentenceTransformer.encode)

@@ -63,7 +63,9 @@ def paired(name: str, a: Any, b: Any) -> Floats:
     """
     a, b = _rows(a), _rows(b)
     if len(a) != len(b):
-        raise ValueError(f"similarity_pairwise compares row by row, and got {len(a)} and {len(b)} rows; use similarity for every pair")
+        raise ValueError(
+            f"similarity_pairwise compares row by row, and got {len(a)} and {len(b)} rows; use similarity for every pair"
+        )
     return SIMILARITIES[name][1](a, b)
 
 

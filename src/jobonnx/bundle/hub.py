@@ -30,7 +30,10 @@ class HubAccess:
         return {"cache_dir": self.cache_folder, "token": self.token, "local_files_only": self.local_files_only}
 
 
-def download(repository: str, revision: str | None, must_hold: str, otherwise: str, access: HubAccess = HubAccess()) -> Path:
+DEFAULT_ACCESS = HubAccess()
+
+
+def download(repository: str, revision: str | None, must_hold: str, otherwise: str, access: HubAccess = DEFAULT_ACCESS) -> Path:
     """Download a repository, or find it in the cache; return its folder.
 
     Args:

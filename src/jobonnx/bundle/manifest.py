@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bundle.hub import HUB_ID, HubAccess, download
+from jobonnx.bundle.hub import DEFAULT_ACCESS, HUB_ID, HubAccess, download
 from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, is_inside, with_checksum
 from jobonnx.errors import JobonnxError
 from jobonnx.strict_json import convert, json_text, read_json
@@ -132,7 +132,7 @@ class Bundle:
         *,
         revision: str | None = None,
         verify: bool = False,
-        hub: HubAccess = HubAccess(),
+        hub: HubAccess = DEFAULT_ACCESS,
     ) -> Bundle:
         """Open a bundle folder, a Hub id that holds one, or (None) the small model that comes with the package.
 

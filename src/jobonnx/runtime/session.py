@@ -89,7 +89,9 @@ class Session:
     def _reopen(self) -> None:
         if self.open_again is None:
             fix = "open it in the child, or start processes by spawn"
-            raise JobonnxError(f"{self.graph} was opened before this process was forked, and provider {self.provider!r} forbids that; {fix}")
+            raise JobonnxError(
+                f"{self.graph} was opened before this process was forked, and provider {self.provider!r} forbids that; {fix}"
+            )
         with self._opening, native(f"{self.graph} does not load again in this forked process", "open it in the child itself"):
             if self._inherited:
                 self._session = self.open_again()
