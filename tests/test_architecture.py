@@ -71,7 +71,7 @@ NEVER_IN_THE_RUNTIME = {"torch", "transformers", "optimum", "sentence_transforme
 ON_REQUEST = {
     "jobonnx.evaluation.ties": {"torch"},  # --ties sentence-transformers runs PyTorch's own top-k
     "jobonnx.outputs": {"torch"},  # convert_to_tensor=True
-    "jobonnx.sentence_transformers": {"torch", "sentence_transformers"},
+    "jobonnx.sentence_transformers": {"torch", "transformers", "sentence_transformers"},
 }
 
 PROVIDERS = re.compile("openvino|cuda|tensorrt|coreml|directml|migraphx|rocm|xnnpack|webgpu|executionprovider(?!s)", re.IGNORECASE)
