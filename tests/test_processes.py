@@ -22,6 +22,7 @@ from jobonnx.arrays import Floats
 
 SMALL = Path(jobonnx.__file__).parent / "data" / "small"
 TITLES = ["nurse", "Krankenschwester", "software developer", "nurse", ""]
+pytestmark = pytest.mark.medium
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 
 

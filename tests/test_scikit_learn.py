@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from jobonnx import Encoder, JobonnxError
 from jobonnx.scikit_learn import TitleVectors
 
+pytestmark = pytest.mark.medium
 TITLES = [
     "nurse",
     "Krankenschwester",

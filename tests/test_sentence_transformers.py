@@ -20,6 +20,7 @@ from jobonnx.data.titles import read_titles
 from jobonnx.errors import ProviderUnavailableError
 from jobonnx.sentence_transformers import BundleModule, load
 
+pytestmark = pytest.mark.medium
 TITLES = ["nurse", "Krankenschwester", "software developer", "nurse", "", "Koch " * 300]
 QUERIES, CORPUS = {"1": "nurse", "2": "Koch"}, {"a": "enfermera", "b": "cocinero", "c": "abogado", "d": "Krankenschwester"}
 
