@@ -2,7 +2,7 @@
 
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer(globals()["MODEL"], device="cpu", **globals().get("OPTIONS", {}))
+model = SentenceTransformer(MODEL, device="cpu", **OPTIONS)  # type: ignore[name-defined]  # noqa: F821
 corpus = ["Softwareentwickler", "enfermera", "chef de cuisine", "programador", "Oberbürgermeister", "abogado"]
 queries = ["software developer", "nurse"]
 
