@@ -158,6 +158,7 @@ def test_the_tokenizer_works_in_a_child_whatever_the_user_asked_for() -> None:
 
 
 @needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # the child touches no thread of the parent's
 def test_streams_start_again_in_a_child() -> None:
     from jobonnx.runtime.forks import StreamPool
 
