@@ -33,6 +33,7 @@ class Engine(Closing):
         """
         self.model, self.settings, self._closed = model, settings, False
         self._provider = find_provider(settings.provider)
+        self.block = self._provider.block  # items that callers had best prepare and encode at a time; 0 for all at once
         self.session: Session = self._provider.open_session(graph, model, settings)
         self._stream: Session = self.session
         self._pool: ThreadPoolExecutor | None = None
