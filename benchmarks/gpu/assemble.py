@@ -1,9 +1,10 @@
-"""Put the pieces of prepare.py together on the machine with the GPU: a Python environment, the checkpoint's small files, the titles.
+"""Put the pieces of prepare.py together on the machine with the GPU: an environment, the checkpoint's small files, titles.
 
     python benchmarks/gpu/assemble.py KIT -o PLACE
 
-The environment is made of links to the packages of the Python that runs this, and of what travelled. Where onnxruntime-gpu travelled,
-the machine's own onnxruntime is left out of it, because two of them overwrite each other. Nothing is installed or changed elsewhere.
+The environment is made of links to the packages of the Python that runs this, and of what travelled. Where onnxruntime-gpu
+travelled, the machine's own onnxruntime is left out of it, because two of them overwrite each other. Nothing is installed or
+changed elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files to pieces of a limited size and back: what travels to a machine that reaches no package registry. Standard library alone."""
+"""Files to pieces of a limited size and back, for a machine that reaches no package registry. Standard library alone."""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
     python benchmarks/gpu/prepare.py CHECKPOINT --titles FILE [FILE ...] -o KIT --piece-mib 20 --pieces 4
 
-CHECKPOINT holds a checkpoint's config, tokenizer and settings; weights are never sent, the machine makes its own. KIT gets a folder for
-each piece. Send the pieces in any order, one or several at a time, to the same place on the machine, and run assemble.py there.
+CHECKPOINT holds a checkpoint's config, tokenizer and settings; weights are never sent, the machine makes its own. KIT gets a
+folder for each piece. Send the pieces in any order, one or several at a time, to the same place on the machine, and run assemble.py
+there.
 
-Most of the weight is one library of onnxruntime-gpu, which holds each kernel once for each kind of GPU. Only those of --capability are
-kept. Where even that exceeds the plan, the kit is made without it, which is said, and run.py measures what needs only what is there.
+Most of the weight is one library of onnxruntime-gpu, which holds each kernel once for each kind of GPU. Only those of --capability
+are kept. Where even that exceeds the plan, the kit is made without it, which is said, and run.py measures what needs only what is
+there.
 """
 
 from __future__ import annotations
@@ -24,10 +26,16 @@ from pieces import TooLargeError, pack
 
 _WHEEL = "onnxruntime-gpu==1.31.1"  # CUDA 13; see docs/providers.md
 _SMALL = ("msgspec==0.22.0",)  # what jobonnx needs and a machine with PyTorch lacks
-# Python needs neither the library for C programs, of which its own module holds a copy, nor TensorRT's provider, which is not there.
+# Python needs neither the library for C programs, of which its own module holds a copy, nor the provider for TensorRT.
 _LEFT_OUT = ("libonnxruntime.so", "libonnxruntime_providers_tensorrt.so", "onnxruntime/transformers/", "onnxruntime/tools/")
 _CUDA = "libonnxruntime_providers_cuda.so"
-_SETTINGS = ("config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+_SETTINGS = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+)
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -102,8 +110,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pieces", type=int, default=4, metavar="N", help="most pieces (4)")
     parser.add_argument("--capability", type=int, default=90, help="the GPU's compute capability: 90 for H100 and H200")
     parser.add_argument("--python", default="3.12", metavar="VERSION", help="the machine's Python")
-    parser.add_argument("--wheel", type=Path, metavar="FILE", help=f"a wheel of onnxruntime-gpu; {_WHEEL} is downloaded if left out")
-    parser.add_argument("--without-onnxruntime", action="store_true", help="send no onnxruntime-gpu: the machine has one, or it is too large")
+    parser.add_argument(
+        "--wheel", type=Path, metavar="FILE", help=f"a wheel of onnxruntime-gpu; {_WHEEL} is downloaded if left out"
+    )
+    parser.add_argument(
+        "--without-onnxruntime", action="store_true", help="send no onnxruntime-gpu: the machine has one, or it is too large"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="KIT", help="folder for the pieces")
     return parser.parse_args()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +46,7 @@ class Work:
 
 
 def machine(work: Work) -> Figures:
-    """The machine, the versions, and whether ONNX Runtime has its CUDA provider."""
+    """Say what the machine and the versions are, and whether ONNX Runtime has its CUDA provider."""
     import onnxruntime as ort
     import torch
 
@@ -65,7 +64,7 @@ def machine(work: Work) -> Figures:
 
 
 def loads(work: Work) -> Figures:
-    """The trained small model in fp16: does it load on the GPU, and do its vectors agree."""
+    """Export the trained small model in fp16: does it load on the GPU, and do its vectors agree."""
     with _fp16_for_cuda() as export:
         export(str(ROOT / "training" / "checkpoint"), work.small, ["fp16"], progress=_say)
     return _parity(work, work.small)
@@ -173,7 +172,7 @@ def report(work: Work) -> Figures:
 
 
 def tuned(work: Work) -> Figures:
-    """What `jobonnx tune` finds, for the user's cache in PLACE."""
+    """Run `jobonnx tune`; what it finds is kept for the user's cache in PLACE."""
     from jobonnx import Bundle
     from jobonnx.runtime.tuning import tune
     from jobonnx.text.tokenizer import Tokenizer
@@ -200,7 +199,7 @@ def _parity(work: Work, folder: Path) -> Figures:
 
 @contextmanager
 def _fp16_for_cuda() -> Iterator[Callable[..., Any]]:
-    """The exporter, with fp16's graph for CUDA alone: TensorRT is not there, and each graph is measured on the CPU for a minute."""
+    """Give the exporter, with fp16's graph for CUDA alone: each graph is measured on the CPU, which takes its time."""
     from jobonnx_export import pipeline
 
     pipeline.VARIANTS["fp16"] = replace(pipeline.VARIANTS["fp16"], targets=("cuda",))

@@ -38,9 +38,7 @@ def build(folder: str, *, step: str, checkpoint: str, calibration: str | None = 
         nncf_int8.quantize(Path(folder), Path(calibration))
 
 
-def load(
-    folder: str, *, backend: str, dtype: str = "float32", file_name: str | None = None, device: str = "cpu"
-) -> _System:
+def load(folder: str, *, backend: str, dtype: str = "float32", file_name: str | None = None, device: str = "cpu") -> _System:
     """Load a sentence-transformers folder.
 
     Args:
@@ -56,7 +54,11 @@ def load(
     if backend == "onnx":
         settings["provider"] = "CPUExecutionProvider"  # its own choice is the first of the list, which names one for the cloud
     model = SentenceTransformer(folder, backend=backend, model_kwargs=settings, local_files_only=True, device=device)
-    details: dict[str, Any] = {"backend": backend, "dtype": {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "fp32"), "device": device}
+    details: dict[str, Any] = {
+        "backend": backend,
+        "dtype": {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "fp32"),
+        "device": device,
+    }
     if backend == "torch":
         import torch
 

@@ -132,7 +132,7 @@ def _makes_tokenizers_anew() -> bool:
 
 
 def _loader() -> Any:
-    """The class of transformers that loads what the file says, and adds the tokens of the folder's other files."""
+    """Return the class of transformers that loads what the file says, and adds the tokens of the folder's other files."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast if _makes_tokenizers_anew() else AutoTokenizer

@@ -158,8 +158,10 @@ class Encoder(Prompted, Closing):
         """End the engine's threads and sessions; the encoder cannot encode any more."""
         self.engine.close()
 
-    def _encode(self, items: Sequence[Any], rows: Callable[[Sequence[Any]], Any], batch_size: int | None, show: bool | None, budget: int | None) -> Floats:
+    def _encode(
+        self, items: Sequence[Any], rows: Callable[[Any], Any], batch_size: int | None, show: bool | None, budget: int | None
+    ) -> Floats:
         batch_size, budget = whole("batch_size", batch_size), whole("token_budget", budget)
-        block = 0 if self.tokenizer.truncation == "error" else self.engine.block  # that error names a text by its place among all
+        block = 0 if self.tokenizer.truncation == "error" else self.engine.block  # that error names a text's place among all
         with bar(len(items), "titles", show) as advance:
             return encode_in_blocks(lambda part: self.engine.encode(rows(part), budget, batch_size, advance), items, block)
