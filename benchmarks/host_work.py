@@ -3,8 +3,8 @@
     taskset -c 0 python benchmarks/host_work.py BUNDLE --titles TITLES.txt
 
 Each step of `Encoder.encode` runs by itself, on the batches that a GPU would get, and copies go to buffers of the CPU in the
-device's place. So the device's own time and the copies over its bus are not in it. Tokenising is Rust code that leaves Python free: it
-is listed apart, because other cores can do it beside all the rest.
+device's place. So the device's own time and the copies over its bus are not in it. Tokenising is Rust code that leaves Python free.
+It is listed apart, because other cores can do it beside all the rest.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core; before the tokenizer
 import numpy as np
 
 from jobonnx.arguments import as_texts
+from jobonnx.arrays import repeated
 from jobonnx.bundle.manifest import TOKENIZER, Bundle
 from jobonnx.files import read_lines
 from jobonnx.runtime.providers.shape_buckets import batch_by_bucket, bucket, pad_to_shape
@@ -94,7 +95,7 @@ def measure(titles: list[str], tokenizer: Tokenizer, model: Any) -> dict[str, fl
             everything[start : start + _BLOCK] = vectors[: len(everything) - start]
 
     step("join blocks", join)
-    step("repeats back", lambda: everything[inverse])
+    step("repeats back", lambda: repeated(everything, inverse))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobonnx.arguments import Closing, as_texts, refuse_tensors, whole
-from jobonnx.arrays import Floats, unit
+from jobonnx.arrays import Floats, repeated, unit
 from jobonnx.bundle.manifest import TOKENIZER, Bundle
 from jobonnx.progress import bar
 from jobonnx.prompts import Prompted, choose_prompt
@@ -127,7 +127,7 @@ class Encoder(Prompted, Closing):
         vectors = vectors[:, :dimension]
         if (dimension is not None and model.normalize) or (normalize_embeddings and not model.normalize):
             vectors = unit(vectors)
-        return vectors[inverse[0]] if isinstance(sentences, str) else vectors[inverse]
+        return vectors[inverse[0]] if isinstance(sentences, str) else repeated(vectors, inverse)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to the limit; for callers with a schedule of their own."""
