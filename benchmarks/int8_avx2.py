@@ -79,7 +79,7 @@ def column_blocks(size: int) -> Callable[[int, Array], tuple[list[Any], dict[str
 
 
 def two_signs(rows: int, weight: Array) -> tuple[list[Any], dict[str, Array], int]:
-    """Run the overflowing kernel on positive and negative parts of 7 bits, whose pairs fit into 16 bits: exact, and twice the work."""
+    """Run the overflowing kernel on positive and negative parts of 7 bits, whose pairs fit into 16 bits: exact, twice the work."""
     nodes = [
         helper.make_node("Max", ["x", "zero"], ["high"]),
         helper.make_node("Min", ["x", "zero"], ["low"]),

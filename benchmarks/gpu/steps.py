@@ -18,7 +18,6 @@ _OUTLIERS = 15  # of the stand-in, see jobonnx_export/testing.py
 _BULK = 40_000  # distinct titles
 _REHEARSED_BULK = 96
 _CALLS = 200  # with one title, or 8
-_WARM_UP = 5
 Figures = dict[str, str]
 
 
