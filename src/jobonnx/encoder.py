@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jobonnx.arguments import Closing, as_texts, whole
-from jobonnx.arrays import Floats, unit
+from jobonnx.arrays import Floats, repeated, unit
 from jobonnx.bundle.manifest import TOKENIZER, Bundle
 from jobonnx.compatibility import CallOptions, Options, Surface, also_takes
 from jobonnx.outputs import SENTENCES, Output
 from jobonnx.progress import bar
 from jobonnx.prompts import Prompted, choose_prompt
+from jobonnx.runtime.ahead import encode_in_blocks
 from jobonnx.runtime.choose import choose
 from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.token_ids import check_integers
@@ -129,13 +130,11 @@ class Encoder(Surface, Prompted, Closing):
         model = self.bundle.model
         dimension = whole("truncate_dim", truncate_dim, model.dimension) or self.truncate_dim
         before = choose_prompt(self.prompts, self.default_prompt_name, prompt_name, prompt)
-        texts = as_texts(inputs)
-        unique, inverse = deduplicate([before + text for text in texts] if before else texts)
-        vectors = self._encode(self.tokenizer.encode(unique), batch_size, show_progress_bar, token_budget)
-        vectors = vectors[:, :dimension]
+        unique, inverse = deduplicate([before + text for text in as_texts(inputs)])
+        vectors = self._encode(unique, self.tokenizer.encode, batch_size, show_progress_bar, token_budget)[:, :dimension]
         if (dimension is not None and model.normalize) or (normalize_embeddings and not model.normalize):
             vectors = unit(vectors)
-        return output.of(vectors[inverse], single=isinstance(inputs, str))
+        return output.of(repeated(vectors, inverse), single=isinstance(inputs, str))
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to the limit; for callers with a schedule of their own."""
@@ -150,7 +149,7 @@ class Encoder(Surface, Prompted, Closing):
     ) -> Floats:
         """Token ids, as `tokenize` gives them, to the model's full vectors, float32 [rows, model dimension], in order."""
         check_integers(rows)
-        return self._encode(rows, batch_size, show_progress_bar, token_budget)
+        return self._encode(rows, list, batch_size, show_progress_bar, token_budget)
 
     def encode_batch(self, rows: Sequence[Sequence[int]]) -> Floats:
         """Run one batch of token ids exactly as it is given: one call of the session, float32 [rows, model dimension]."""
@@ -161,7 +160,10 @@ class Encoder(Surface, Prompted, Closing):
         """End the engine's threads and sessions; the encoder cannot encode any more."""
         self.engine.close()
 
-    def _encode(self, rows: Sequence[Sequence[int]], batch_size: int | None, show: bool | None, budget: int | None) -> Floats:
+    def _encode(
+        self, items: Sequence[Any], rows: Callable[[Any], Any], batch_size: int | None, show: bool | None, budget: int | None
+    ) -> Floats:
         batch_size, budget = whole("batch_size", batch_size), whole("token_budget", budget)
-        with bar(len(rows), "titles", show) as advance:
-            return self.engine.encode(rows, budget, batch_size, advance)
+        block = 0 if self.tokenizer.truncation == "error" else self.engine.block  # that error names a text's place among all
+        with bar(len(items), "titles", show) as advance:
+            return encode_in_blocks(lambda part: self.engine.encode(rows(part), budget, batch_size, advance), items, block)

@@ -33,8 +33,8 @@ class Engine(Closing):
         """
         self.model, self.settings, self._closed = model, settings, False
         self._provider = find_provider(settings.provider)
-        self.session: Session = self._provider.open_session(graph, model, settings)
-        self._stream: Session = self.session
+        self.block = self._provider.block  # items that callers had best prepare and encode at a time; 0 for all at once
+        self.session = self._stream = self._provider.open_session(graph, model, settings)
         self._pool: StreamPool | None = None
         if settings.streams > 1:  # the second session shares the mapped file of the weights, not what is packed at load
             self._stream = self._provider.open_session(graph, model, settings.one_stream())

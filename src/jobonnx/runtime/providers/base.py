@@ -29,6 +29,7 @@ class Provider:
     missing_library: bool = False  # it loads libraries that may be missing, so a graph that does not load may be whole
     token_budget: int = 2048  # padded tokens of a batch: full GEMM speed, and activations that stay in a CPU's cache
     parallel: bool = True  # whether several streams may share its threads
+    block: int = 0  # titles that the host prepares while the device computes those before; 0 where the host itself computes
     captures: bool = False  # whether it can record small batches and replay them
     disabled_optimizers: tuple[str, ...] = ()
 
