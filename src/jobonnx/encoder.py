@@ -9,7 +9,7 @@ import numpy as np
 
 from jobonnx.arguments import Closing, as_texts, refuse_tensors, whole
 from jobonnx.arrays import Floats, unit
-from jobonnx.bundle.manifest import TOKENIZER, Bundle
+from jobonnx.bundle.manifest import DEFAULT, TOKENIZER, Bundle
 from jobonnx.progress import bar
 from jobonnx.prompts import Prompted, choose_prompt
 from jobonnx.runtime.choose import choose
@@ -45,13 +45,13 @@ class Encoder(Prompted, Closing):
             truncation: what happens to texts over the limit: "right" or "left" cuts that end, "error" raises.
             truncate_dim: keep the first components of every vector (Matryoshka) and bring them to unit length again.
             revision: Hub branch, tag or commit.
-            verify: hash every file again, whatever is known of it.
+            verify: hash every file of the variant again, whatever is known of it.
             force: run fp16 on a CPU, where it is slower than fp32. Refused by default.
 
         Raises:
             JobonnxError: the bundle is missing, altered or too new, has no such variant, or nothing here runs it.
         """
-        self.bundle = Bundle.open(bundle, revision=revision, verify=verify)
+        self.bundle = Bundle.open(bundle, revision=revision, verify=verify, variant=variant or DEFAULT)
         self.truncate_dim = whole("truncate_dim", truncate_dim, self.bundle.model.dimension)
         choice = choose(self.bundle, variant, provider, threads, force)
         self.graph, self.settings, self.variant = choice.graph, choice.settings, choice.graph.variant

@@ -92,6 +92,15 @@ def choose_prompt(model: Model, name: str | None, prompt: str | None) -> str:
     return model.prompts[name]
 
 
+def prompt_of(model: Model, task: str, name: str | None = None, prompt: str | None = None) -> str:
+    """Return what `encode_query` (task "query") or `encode_document` (task "document") puts before texts.
+
+    Raises:
+        ValueError: the model has no prompt of that name.
+    """
+    return choose_prompt(model, name, _of_task(model, task, name, prompt))
+
+
 def _of_task(model: Model, task: str, name: str | None, prompt: str | None) -> str | None:
     """Return the prompt of a kind of text where none was asked for; never the model's default prompt."""
     if name is not None or prompt is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ UNREACHABLE = "{}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and no c
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def download(repository: str, revision: str | None, must_hold: str, otherwise: str) -> Path:
-    """Download a repository, or find it in the cache; return its folder.
+def download(
+    repository: str, revision: str | None, must_hold: str, otherwise: str, needed: Callable[[Path], Iterable[str]]
+) -> Path:
+    """Download files of a repository, or find them in the cache; return its folder.
 
     Args:
         repository: Hub id.
         revision: branch, tag or commit; None for the default branch.
         must_hold: a small file that tells whether it is what is wanted.
         otherwise: what the error says if it does not hold that file.
+        needed: is given the folder with that file, and says which others are needed.
 
     Raises:
         JobonnxError: it does not hold `must_hold`, does not exist, or cannot be reached.
@@ -39,9 +43,15 @@ def download(repository: str, revision: str | None, must_hold: str, otherwise: s
         if not (folder / must_hold).is_file():
             raise JobonnxError(f"{what} {otherwise}")
         # That file's commit pins the rest: a push in between cannot mix two revisions.
-        hub_call(what, snapshot_download, repository, revision=folder.name)
+        names = list(needed(folder))
+        hub_call(what, snapshot_download, repository, revision=folder.name, allow_patterns=[glob.escape(name) for name in names])
     except LocalEntryNotFoundError:
         raise JobonnxError(UNREACHABLE.format(what)) from None
+    if missing := [name for name in names if not (folder / name).is_file()]:  # a cache without network may hold another variant
+        raise JobonnxError(
+            f"{what}: {missing[0]} is not in the cache, and the Hub cannot be reached (or HF_HUB_OFFLINE is set) or lacks it; "
+            "go online once"
+        )
     return folder
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
+from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.errors import JobonnxError
 from jobonnx.files import read_lines, replaced, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
-    from jobonnx import Encoder
+    from jobonnx.arrays import Floats
 
 _WORTH_KEEPING = 1000  # titles of a corpus; a smaller one is encoded in less time than it takes to look it up
 
@@ -64,6 +65,7 @@ def encode(
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @click.option("--corpus", type=FILE, help="Titles to rank, one per line; by default the list that comes with jobonnx.")
 @click.option("--no-cache", is_flag=True, help="Encode the corpus anew, and keep nothing of it.")
+@prompt_options("query", "document")
 @top_k_option
 @encoder_options
 @json_option
@@ -84,16 +86,18 @@ def match(
     from jobonnx.search.corpus import cached_index
 
     queries = tuple(map(without_lone_surrogates, queries))
+    prompts = take_prompts(options)
     encoder = load(model, **options)
+    before_query, before_title = (prompt_for(encoder, side, prompts) for side in ("query", "document"))
     titles = [t for t in dict.fromkeys(read_lines(corpus)) if t.strip()] if corpus is not None else read_titles()
     if not titles:
         raise JobonnxError(f"{corpus} holds no titles; give it one per line")
-    index = None if no_cache or len(titles) < _WORTH_KEEPING else cached_index(titles, encoder)
+    index = None if no_cache or len(titles) < _WORTH_KEEPING else cached_index(titles, encoder, before_title)
+    vectors = encoder.encode(list(queries), prompt=before_query, normalize_embeddings=True)
     if index is None:
-        found = _ranked(encoder, queries, titles, top_k)
+        found = _ranked(vectors, encoder.encode(titles, prompt=before_title, normalize_embeddings=True), titles, top_k)
     else:
         with index:
-            vectors = encoder.encode(list(queries), normalize_embeddings=True)
             matches = index.search(vectors, top_k, fingerprint=encoder.fingerprint)
         found = [[(match.score, match.title) for match in row] for row in matches]
     for query, ranked in zip(queries, found, strict=True):
@@ -106,13 +110,11 @@ def match(
             click.echo(f"  {score:.3f}  {title}")
 
 
-def _ranked(encoder: Encoder, queries: tuple[str, ...], titles: list[str], top_k: int) -> list[list[tuple[float, str]]]:
-    """Encode a corpus and rank it for each query: scores and titles, best first."""
+def _ranked(queries: Floats, corpus: Floats, titles: list[str], top_k: int) -> list[list[tuple[float, str]]]:
+    """Rank a corpus for each query by their vectors: scores and titles, best first."""
     from jobonnx.search.topk import top_k as nearest
 
-    # One call, so that a query that stands in the corpus is computed once.
-    vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
-    scores, places = nearest(vectors[: len(queries)], vectors[len(queries) :], top_k)
+    scores, places = nearest(queries, corpus, top_k)
     return [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
 
 
