@@ -8,7 +8,7 @@ from typing import Any
 
 from jobonnx.arguments import Closing, as_texts, whole
 from jobonnx.arrays import Floats, repeated, unit
-from jobonnx.bundle.manifest import TOKENIZER, Bundle
+from jobonnx.bundle.manifest import DEFAULT, TOKENIZER, Bundle
 from jobonnx.compatibility import CallOptions, Options, Surface, also_takes
 from jobonnx.outputs import SENTENCES, Output
 from jobonnx.progress import bar
@@ -49,7 +49,7 @@ class Encoder(Surface, Prompted, Closing):
             truncation: what happens to texts over the limit: "right" or "left" cuts that end, "error" raises.
             truncate_dim: keep the first components of every vector (Matryoshka) and bring them to unit length again.
             revision: Hub branch, tag or commit.
-            verify: hash every file again, whatever is known of it.
+            verify: hash every file of the variant again, whatever is known of it.
             force: run fp16 on a CPU, where it is slower than fp32. Refused by default.
             others: what else `SentenceTransformer` takes, see `Options`.
 
@@ -57,7 +57,7 @@ class Encoder(Surface, Prompted, Closing):
             JobonnxError: the bundle is missing, altered or too new, has no such variant, or nothing here runs it.
         """
         options = Options(**others)
-        self.bundle = Bundle.open(bundle, revision=revision, verify=verify, hub=options.hub)
+        self.bundle = Bundle.open(bundle, revision=revision, verify=verify, variant=variant or DEFAULT, hub=options.hub)
         self.truncate_dim = truncate_dim
         choice = choose(self.bundle, variant, provider, threads, force)
         self.graph, self.settings, self.variant = choice.graph, choice.settings, choice.graph.variant

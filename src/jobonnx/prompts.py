@@ -101,6 +101,15 @@ def choose_prompt(prompts: Mapping[str, str], default: str | None, name: str | N
     return prompts[name]
 
 
+def prompt_of(encoder: _Encodes, task: str, name: str | None = None, prompt: str | None = None) -> str:
+    """Return what `encode_query` (task "query") or `encode_document` (task "document") puts before texts.
+
+    Raises:
+        ValueError: there is no prompt of that name.
+    """
+    return choose_prompt(encoder.prompts, None, name, _of_task(encoder, task, name, prompt))
+
+
 def _of_task(encoder: _Encodes, task: str, name: str | None, prompt: str | None) -> str | None:
     """Return the prompt of a kind of text where none was asked for; never the default prompt."""
     if name is not None or prompt is not None:

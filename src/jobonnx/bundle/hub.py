@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,22 @@ class HubAccess:
 DEFAULT_ACCESS = HubAccess()
 
 
-def download(repository: str, revision: str | None, must_hold: str, otherwise: str, access: HubAccess = DEFAULT_ACCESS) -> Path:
-    """Download a repository, or find it in the cache; return its folder.
+def download(
+    repository: str,
+    revision: str | None,
+    must_hold: str,
+    otherwise: str,
+    needed: Callable[[Path], Iterable[str]],
+    access: HubAccess = DEFAULT_ACCESS,
+) -> Path:
+    """Download files of a repository, or find them in the cache; return its folder.
 
     Args:
         repository: Hub id.
         revision: branch, tag or commit; None for the default branch.
         must_hold: a small file that tells whether it is what is wanted.
         otherwise: what the error says if it does not hold that file.
+        needed: is given the folder with that file, and says which others are needed.
         access: cache folder, token, and whether to stay offline.
 
     Raises:
@@ -58,9 +67,16 @@ def download(repository: str, revision: str | None, must_hold: str, otherwise: s
         if not (folder / must_hold).is_file():
             raise JobonnxError(f"{what} {otherwise}")
         # That file's commit pins the rest: a push in between cannot mix two revisions.
-        hub_call(what, snapshot_download, repository, revision=folder.name, **access.options)
+        names = list(needed(folder))
+        patterns = [glob.escape(name) for name in names]
+        hub_call(what, snapshot_download, repository, revision=folder.name, allow_patterns=patterns, **access.options)
     except LocalEntryNotFoundError:
         raise JobonnxError(UNREACHABLE.format(what)) from None
+    if missing := [name for name in names if not (folder / name).is_file()]:  # a cache without network may hold another variant
+        raise JobonnxError(
+            f"{what}: {missing[0]} is not in the cache, and the Hub cannot be reached (or HF_HUB_OFFLINE is set) or lacks it; "
+            "go online once"
+        )
     return folder
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
+from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.errors import JobonnxError
 from jobonnx.files import read_lines, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
@@ -53,6 +54,7 @@ def index() -> None:
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("titles", nargs=-1, metavar="[TITLE]...")
 @_titles_options
+@prompt_options("document")
 @encoder_options
 def create(
     folder: Path,
@@ -67,8 +69,9 @@ def create(
     from jobonnx.search.index import Index
 
     table = _read(titles, path, column, id_column)
+    prompts = take_prompts(options)
     encoder = load(model, **options)
-    with Index.create(folder, encoder.fingerprint, encoder.dimension) as made:
+    with Index.create(folder, encoder.fingerprint, encoder.dimension, prompt_for(encoder, "document", prompts)) as made:
         _add(made, table, encoder)
 
 
@@ -76,6 +79,7 @@ def create(
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("titles", nargs=-1, metavar="[TITLE]...")
 @_titles_options
+@prompt_options("document")
 @encoder_options
 def add(
     folder: Path,
@@ -88,11 +92,18 @@ def add(
 ) -> None:
     """Add titles to an INDEX: the arguments, a file or stdin, one title per line.
 
-    A title that is there already gets the ids that it comes with. After a kill, the same command adds what is missing.
+    A title that is there already gets the ids that it comes with. After a kill, the same command adds what is missing. Titles are
+    encoded with the prompt that the index was made with.
     """
     table = _read(titles, path, column, id_column)
+    prompts = take_prompts(options)
     opened, encoder = _open(folder, model, options)
     with opened:
+        if "document" in prompts and (asked := prompt_for(encoder, "document", prompts)) != opened.prompt:
+            raise JobonnxError(
+                f"{folder} holds vectors of titles behind the prompt {opened.prompt!r}, not {asked!r}; leave the prompt out, "
+                "or make a new index"
+            )
         _add(opened, table, encoder)
 
 
@@ -116,14 +127,16 @@ def remove(folder: Path, values: tuple[str, ...], path: Path | None, column: str
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @top_k_option
+@prompt_options("query")
 @encoder_options
 @json_option
 def search(folder: Path, queries: tuple[str, ...], top_k: int, model: str | None, as_json: bool, **options: Any) -> None:
     """Find the titles of an INDEX that are nearest to each QUERY, with their ids."""
+    prompts = take_prompts(options)
     opened, encoder = _open(folder, model, options)
     queries = tuple(map(without_lone_surrogates, queries))
     with opened:
-        vectors = encoder.encode(list(queries), normalize_embeddings=True)
+        vectors = encoder.encode(list(queries), prompt=prompt_for(encoder, "query", prompts), normalize_embeddings=True)
         found = opened.search(vectors, top_k, fingerprint=encoder.fingerprint)
     for query, matches in zip(queries, found, strict=True):
         if as_json:
@@ -169,9 +182,9 @@ def _add(opened: Index, table: Table, encoder: Encoder) -> None:
         for first in range(0, len(missing), _BLOCK):
             places = missing[first : first + _BLOCK]
             some = [titles[place] for place in places]
-            vectors = encoder.encode(some, normalize_embeddings=True, show_progress_bar=False)
+            vectors = encoder.encode(some, prompt=opened.prompt, normalize_embeddings=True, show_progress_bar=False)
             some_ids = None if ids is None else [ids[place] for place in places]
-            opened.add(some, vectors, fingerprint=encoder.fingerprint, ids=some_ids)
+            opened.add(some, vectors, fingerprint=encoder.fingerprint, prompt=opened.prompt, ids=some_ids)
             advance(len(places))
     click.echo(f"{opened.path}: {len(opened) - before:,} titles added, {len(opened):,} in all", err=True)
 
