@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -51,8 +52,8 @@ def cached_index(titles: Sequence[str], encoder: TitleEncoder, prompt: str = "")
     except RuntimeError:  # a user without a home
         return None
     digest = hashlib.sha256(encoder.fingerprint.encode())
-    for title in (prompt, *titles):
-        digest.update(title.encode("utf-8", "surrogatepass") + b"\n")
+    # As JSON, which keeps titles with line ends apart: one call for all of them.
+    digest.update(json.dumps([prompt, *titles]).encode())
     folder = home / digest.hexdigest()
     try:
         if os.path.lexists(folder):
