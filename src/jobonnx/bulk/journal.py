@@ -9,8 +9,8 @@ An output is one folder:
 A part is written under another name and forced to the disk. Then one transaction of SQLite over the journal and the map makes the
 part done and its titles known: this is the moment that counts. Then the part gets its name. So a part that has its name is in the
 journal. One that is in the journal and lacks its name gets it at the next start, and whatever else is half-made is deleted then.
-SQLite makes a transaction over two files atomic in its rollback modes (https://www.sqlite.org/atomiccommit.html, section 5), so there
-is no WAL here.
+SQLite makes a transaction over two files atomic in its rollback modes (https://www.sqlite.org/atomiccommit.html, section 5), so
+there is no WAL here.
 
 A cache outlives the output. It is a map of its own, written after the part: what a kill keeps from it is computed again some day.
 """
