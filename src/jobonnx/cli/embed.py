@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Processes that compute, each with its own threads.",
 )
+@click.option("--ray", "address", metavar="ADDRESS", help="Compute on this Ray cluster, with --workers actors; auto finds one.")
+@click.option("--gpus", type=click.FloatRange(min=0), default=0.0, show_default=True, help="That each actor of --ray asks for.")
 @click.option("--cache", type=FILE, metavar="FILE", help="Take vectors of earlier jobs from this file, and add new ones to it.")
 @click.option("--prompt-name", metavar="NAME", help="Put this prompt of the model before every title.")
 @encoder_options
@@ -55,6 +57,8 @@ def embed(
     dtype: str,
     on_bad_row: str,
     workers: int,
+    address: str | None,
+    gpus: float,
     cache: Path | None,
     prompt_name: str | None,
     model: str | None,
@@ -81,6 +85,12 @@ def embed(
     maker = Maker(encoder.fingerprint, encoder.bundle.model.source, encoder.variant, embedder.layout)
 
     def start() -> Compute:
+        if address is not None:
+            from jobonnx.bulk.ray import Cluster
+
+            encoder.close()
+            chosen = {**options, "bundle": model, "threads": options["threads"] or 1}
+            return Cluster(address, workers, chosen, embedder.layout, gpus)
         if workers == 1:
             return Here(embedder)
         encoder.close()

@@ -1,0 +1,48 @@
+"""Embed a column of titles with Spark: `mapInArrow`, one encoder for each Python worker.
+
+python examples/spark.py INPUT.parquet OUTPUT
+
+INPUT has the columns `id` and `title`. Needs `pip install pyspark "jobonnx[cpu,bulk]"` and Java. Spark computes every row: drop duplicate
+titles first and join them again where there are many.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+
+@cache
+def encoder() -> Any:
+    """Load the small model once for each worker; a bundle's path has to be there on every machine."""
+    from jobonnx import Encoder
+
+    return Encoder(threads=1)  # as many as spark.task.cpus
+
+
+def embed(batches: Iterable[Any]) -> Iterator[Any]:
+    """Add the vectors to Arrow's batches."""
+    import pyarrow as pa
+
+    for batch in batches:
+        vectors = encoder().encode(batch["title"].to_pylist())
+        flat = pa.array(vectors.reshape(-1))
+        offsets = pa.array(range(0, vectors.size + 1, vectors.shape[1]), pa.int32())
+        column = pa.ListArray.from_arrays(offsets, flat)
+        yield pa.record_batch({"id": batch["id"], "title": batch["title"], "vector": column})
+
+
+def main(source: str, output: str) -> None:
+    """Read, embed, write."""
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.appName("jobonnx").getOrCreate()
+    ads = spark.read.parquet(source).select("id", "title")
+    ads.mapInArrow(embed, "id string, title string, vector array<float>").write.parquet(output)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
