@@ -2,10 +2,10 @@
 
 python benchmarks/quantised.py ONET OUTPUT
 
-ONET is the folder of O*NET 27.0. Queries are titles that people reported, the corpus the alternate titles of 400 occupations. A title is
-relevant if it belongs to the query's occupation. The corpus is kept as `jobonnx embed` writes it. Queries stay float32; binary is
-measured with queries of signs too (Hamming distance). `jobonnx evaluate --run` scores every ranking twice: by occupation, and with
-the ten nearest of float32 as the truth. OUTPUT is a folder for the files.
+ONET is the folder of O*NET 27.0. Queries are titles that people reported, the corpus the alternate titles of 400 occupations. A
+title is relevant if it belongs to the query's occupation. The corpus is kept as `jobonnx embed` writes it. Queries stay float32;
+binary is measured with queries of signs too (Hamming distance). `jobonnx evaluate --run` scores every ranking twice: by occupation,
+and with the ten nearest of float32 as the truth. OUTPUT is a folder for the files.
 """
 
 from __future__ import annotations

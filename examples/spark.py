@@ -2,8 +2,8 @@
 
 python examples/spark.py INPUT.parquet OUTPUT
 
-INPUT has the columns `id` and `title`. Needs `pip install pyspark "jobonnx[cpu,bulk]"` and Java. Spark computes every row: drop duplicate
-titles first and join them again where there are many.
+INPUT has the columns `id` and `title`. Needs `pip install pyspark "jobonnx[cpu,bulk]"` and Java. Spark computes every row: where
+there are many repeats, drop duplicate titles first and join them again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Embedding on a local Ray cluster, one of its two actors killed midway, and with a local Spark. Both need packages of their own."""
+"""Embedding on a local Ray cluster, one of its two actors killed midway, and with a local Spark."""
 
 from __future__ import annotations
 

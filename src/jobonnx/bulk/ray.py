@@ -126,7 +126,7 @@ class Cluster:
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(dict(options), layout.dtype),
-            concurrency=actors,
+            compute=ray.data.ActorPoolStrategy(size=actors),
             **resources,
         )
         threading.Thread(target=self._collect, args=(made,), name="jobonnx-ray", daemon=True).start()
