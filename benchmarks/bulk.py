@@ -3,9 +3,9 @@
 python benchmarks/bulk.py [--bundle FULL_SIZE] [--rows 1000000] [--rounds 3] [--peer-rows 50000] [--skip-million]
 
 1. With --bundle: 5,000 distinct titles through its int8 variant. At least 95% of the bare engine's rate.
-2. Titles made here, 40% of them distinct, through the small model, with repeats and without. At least 75% of the bare rate (the goal
-   is 90%); five times the rate of sentence-transformers' `encode` of the same column written with pyarrow (torch, fp32, the same
-   checkpoint; its first --peer-rows rows); at most 1 GB, and as much memory for a tenth of the rows.
+2. Titles made here, 40% of them distinct, through the small model, with repeats and without. At least 75% of the bare rate (the
+   goal is 90%); five times the rate of sentence-transformers' `encode` of the same column written with pyarrow (torch, fp32, the
+   same checkpoint; its first --peer-rows rows); at most 1 GB, and as much memory for a tenth of the rows.
 
 The bare rate is `Engine.encode` on the token ids of the distinct titles, in memory; the rate with tokenising stands beside it. Each
 run is a process of its own. Rates leave out imports and loading. Medians over the rounds are printed.

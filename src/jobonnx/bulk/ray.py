@@ -5,6 +5,7 @@ So the journal, the map and the output are the same as on one machine, and only 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -15,6 +16,8 @@ import numpy as np
 from jobonnx.bulk.compute import Advance, Computed, Embedder
 from jobonnx.bulk.records import Records
 from jobonnx.errors import JobonnxError, reason
+
+_PATIENCE = 20  # seconds
 
 
 class EmbedTitles:
@@ -114,6 +117,8 @@ class Cluster:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except Exception as error:  # what Ray raises here has no common base
             raise JobonnxError(f"no Ray cluster answers at {address} ({reason(error)}); start one: ray start --head") from None
+        for name in ("ray", "ray.data"):  # it logs plans and warnings; what fails is raised
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # bytes: a call goes to an actor at once, and is not kept until there are more
@@ -129,7 +134,8 @@ class Cluster:
             compute=ray.data.ActorPoolStrategy(size=actors),
             **resources,
         )
-        threading.Thread(target=self._collect, args=(made,), name="jobonnx-ray", daemon=True).start()
+        self._thread = threading.Thread(target=self._collect, args=(made,), name="jobonnx-ray", daemon=True)
+        self._thread.start()
 
     def submit(self, texts: list[str], advance: Advance) -> Future[Computed]:
         """Give texts to the cluster."""
@@ -145,6 +151,8 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, whose actors end then."""
+        self._calls.put.remote(self._count, None)
+        self._thread.join(_PATIENCE)  # or Ray Data would complain of a cluster that is gone
         self._ray.shutdown()
 
     def _collect(self, made: Any) -> None:

@@ -77,6 +77,8 @@ def embed(
     from jobonnx.data.tables import find_tables
     from jobonnx.prompts import choose_prompt
 
+    if gpus and address is None:
+        raise click.UsageError("--gpus is what each actor of --ray asks for; give an address, or choose a GPU with --provider")
     files = tuple(find_tables(inputs))
     encoder = load(model, **options)
     embedder = Embedder(encoder, dtype)
