@@ -112,7 +112,8 @@ class Cluster:
         self._layout, self._ray = layout, ray
         self._waiting: dict[int, tuple[Future[Computed], Advance, int]] = {}
         self._lock = threading.Lock()
-        self._count, self._error = 0, None
+        self._count = 0
+        self._error: JobonnxError | None = None
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except Exception as error:  # what Ray raises here has no common base
@@ -197,7 +198,7 @@ def _source(calls: Any, here: Any) -> Any:
             yield pa.table({"call": [call], "texts": pa.array([texts], pa.list_(pa.string()))})
             call += 1
 
-    class Calls(Datasource):
+    class Calls(Datasource):  # type: ignore[misc]  # to mypy, Ray is anything
         """The calls of one job."""
 
         def estimate_inmemory_data_size(self) -> int | None:

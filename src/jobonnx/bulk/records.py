@@ -56,7 +56,8 @@ class Records:
 
     def truncated(self, records: Bytes) -> Bools:
         """Tell which titles were truncated: bool [n]."""
-        return records[:, -1] != 0
+        truncated: Bools = records[:, -1] != 0
+        return truncated
 
     def fields(self) -> dict[str, Any]:
         """Return the columns that records become, name -> Arrow type."""
