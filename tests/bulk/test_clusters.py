@@ -45,6 +45,11 @@ def actors() -> list[int]:
     return found
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the actors in /proc")
 def test_a_ray_cluster_with_an_actor_killed_gives_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -53,14 +58,12 @@ def test_a_ray_cluster_with_an_actor_killed_gives_the_same_rows(tmp_path: Path) 
     command = [sys.executable, "-c", code, "embed", str(path), "-o", str(tmp_path / "out"), "--column", "title"]
     command += ["--ray", "local", "--workers", "2", "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
-    victim: list[int] = []
-    while process.poll() is None and not victim:
+    busy: list[int] = []
+    while process.poll() is None and not busy:  # until one has loaded its bundle and computes
         time.sleep(0.2)
-        victim = actors()
-    time.sleep(8)  # it has loaded its bundle, and computes
-    victim = actors()
-    assert len(victim) == 2
-    os.kill(victim[0], signal.SIGKILL)
+        busy = [pid for pid in actors() if cpu_seconds(pid) > 10]
+    assert len(actors()) == 2
+    os.kill(busy[0], signal.SIGKILL)
     stdout, _ = process.communicate(timeout=400)
     assert process.returncode == 0
     report = json.loads(stdout)

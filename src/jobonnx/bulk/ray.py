@@ -126,7 +126,7 @@ class Cluster:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._calls: Any = ray.remote(_Calls).options(num_cpus=0, scheduling_strategy=here).remote()
         resources = {"num_gpus": gpus} if gpus else {"num_cpus": options["threads"]}
-        source = ray.data.read_datasource(_source(self._calls, here), override_num_blocks=1, ray_remote_args={"num_cpus": 0})
+        source = ray.data.read_datasource(_source(self._calls, here), override_num_blocks=1, num_cpus=0)
         made = source.map_batches(
             _Actor,
             batch_size=1,
