@@ -1,4 +1,4 @@
-"""Embed a column of titles with Spark: `mapInArrow`, one encoder for each Python worker.
+"""Embed a column of titles with Spark: `mapInArrow`, one encoder for each partition.
 
 python examples/spark.py INPUT.parquet OUTPUT
 
@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 
-@cache
-def encoder() -> Any:
-    """Load the small model once for each worker; a bundle's path has to be there on every machine."""
-    from jobonnx import Encoder
-
-    return Encoder(threads=1)  # as many as spark.task.cpus
-
-
 def embed(batches: Iterable[Any]) -> Iterator[Any]:
-    """Add the vectors to Arrow's batches."""
+    """Add the vectors to Arrow's batches. Spark calls this once for each partition, on any machine: a bundle has to be there."""
     import pyarrow as pa
 
+    from jobonnx import Encoder
+
+    encoder = Encoder(threads=1)  # as many as spark.task.cpus; the small model
     for batch in batches:
-        vectors = encoder().encode(batch["title"].to_pylist())
+        vectors = encoder.encode(batch["title"].to_pylist())
         flat = pa.array(vectors.reshape(-1))
         offsets = pa.array(range(0, vectors.size + 1, vectors.shape[1]), pa.int32())
         column = pa.ListArray.from_arrays(offsets, flat)
