@@ -58,6 +58,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobonnx.scikit_learn": (*FOUNDATION, "jobonnx.encoder"),
     "jobonnx.data": FOUNDATION,
     "jobonnx.search": FOUNDATION,
+    # Neither service nor bulk knows the other.
+    "jobonnx.bulk": (*FOUNDATION, "jobonnx.data", "jobonnx.search", "jobonnx.bundle", "jobonnx.prompts", "jobonnx.encoder"),
     "jobonnx.parity": (*FOUNDATION, "jobonnx.bundle"),  # figures are a part of the manifest
     "jobonnx.parity.verify": (*FOUNDATION, "jobonnx.parity", "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime"),
     "jobonnx.evaluation": (*FOUNDATION, "jobonnx.search.topk"),

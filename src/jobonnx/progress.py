@@ -59,6 +59,25 @@ def bar(total: int, unit: str, show: bool | None = None) -> Iterator[Callable[[i
 
 
 @contextmanager
+def shares() -> Iterator[Callable[[float, str], None]]:
+    """Show a bar with the time left on stderr, and give the function that is told the share that is done and a text beside.
+
+    For work whose items nobody has counted; the share is from 0 to 1. Nothing is shown where stderr is no terminal.
+    """
+    if not _on_terminal():
+        yield lambda share, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+    # Shares come in bursts, one for each batch: the speed of the last minutes says more than that of the last seconds.
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=300) as shown:
+        task = shown.add_task("", total=1.0)
+        yield lambda share, text: shown.update(task, completed=share, description=text)
+
+
+@contextmanager
 def steps() -> Iterator[Progress]:
     """Show steps with a spinner and their time on stderr, and give the function that begins the next one.
 
