@@ -114,7 +114,7 @@ def speed(work: Work) -> Figures:
         encoder.encode(bulk)  # every shape once
         seconds = [_seconds(lambda: encoder.encode(bulk)) for _ in range(3)]
         figures["bulk, distinct titles per second"] = f"{len(bulk) / statistics.median(seconds):,.0f} ({len(bulk):,} titles)"
-        encoder.engine.block = 0
+        encoder.engine.session.block = 0
         seconds = [_seconds(lambda: encoder.encode(bulk)) for _ in range(3)]
         figures["the same, tokenised before, not beside"] = f"{len(bulk) / statistics.median(seconds):,.0f}"
         rows = encoder.tokenize(bulk)

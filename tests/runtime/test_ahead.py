@@ -86,7 +86,7 @@ def test_the_whole_way_in_blocks_gives_the_same_vectors(bundle: Any, monkeypatch
     at_once = Encoder(bundle, variant="fp16", provider="cuda").encode(titles)
     monkeypatch.setattr(PROVIDERS["cuda"], "block", 7)
     with Encoder(bundle, variant="fp16", provider="cuda") as encoder:
-        assert encoder.engine.block == 7
+        assert encoder.engine.session.block == 7
         np.testing.assert_allclose(encoder.encode(titles), at_once, atol=2e-3)
         rows = encoder.tokenize(titles)
         np.testing.assert_allclose(encoder.encode_tokens(rows), at_once, atol=2e-3)
@@ -105,4 +105,4 @@ def test_an_error_names_a_text_by_its_place_among_all(bundle: Any, monkeypatch: 
 
 def test_the_cpu_computes_all_at_once(bundle: Any) -> None:
     with Encoder(bundle, variant="fp32", provider="cpu") as encoder:
-        assert encoder.engine.block == 0
+        assert encoder.engine.session.block == 0

@@ -6,16 +6,34 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobonnx.errors import JobonnxError
 
-UNREACHABLE = "{}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and no copy is cached; go online once"
+UNREACHABLE = "{}: the Hub cannot be reached (or HF_HUB_OFFLINE or local_files_only is set) and no copy is cached; go online once"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def download(repository: str, revision: str | None, must_hold: str, otherwise: str) -> Path:
+@dataclass(frozen=True)
+class HubAccess:
+    """How to get at repositories, as sentence-transformers' users say it."""
+
+    cache_folder: str | None = None  # None for huggingface_hub's own
+    token: bool | str | None = None  # None for the one of whoever is logged in
+    local_files_only: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of `snapshot_download`."""
+        return {"cache_dir": self.cache_folder, "token": self.token, "local_files_only": self.local_files_only}
+
+
+DEFAULT_ACCESS = HubAccess()
+
+
+def download(repository: str, revision: str | None, must_hold: str, otherwise: str, access: HubAccess = DEFAULT_ACCESS) -> Path:
     """Download a repository, or find it in the cache; return its folder.
 
     Args:
@@ -23,6 +41,7 @@ def download(repository: str, revision: str | None, must_hold: str, otherwise: s
         revision: branch, tag or commit; None for the default branch.
         must_hold: a small file that tells whether it is what is wanted.
         otherwise: what the error says if it does not hold that file.
+        access: cache folder, token, and whether to stay offline.
 
     Raises:
         JobonnxError: it does not hold `must_hold`, does not exist, or cannot be reached.
@@ -35,11 +54,11 @@ def download(repository: str, revision: str | None, must_hold: str, otherwise: s
         # Not hf_hub_download, which tries a dead network for 20 seconds before it looks into the cache. config.json is what a
         # checkpoint has: newer versions warn where no file is found.
         small = [must_hold, "config.json"]
-        folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=small))
+        folder = Path(hub_call(what, snapshot_download, repository, revision=revision, allow_patterns=small, **access.options))
         if not (folder / must_hold).is_file():
             raise JobonnxError(f"{what} {otherwise}")
         # That file's commit pins the rest: a push in between cannot mix two revisions.
-        hub_call(what, snapshot_download, repository, revision=folder.name)
+        hub_call(what, snapshot_download, repository, revision=folder.name, **access.options)
     except LocalEntryNotFoundError:
         raise JobonnxError(UNREACHABLE.format(what)) from None
     return folder

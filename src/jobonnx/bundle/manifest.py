@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bundle.hub import HUB_ID, download
+from jobonnx.bundle.hub import DEFAULT_ACCESS, HUB_ID, HubAccess, download
 from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, is_inside, with_checksum
 from jobonnx.errors import JobonnxError
 from jobonnx.strict_json import convert, json_text, read_json
@@ -126,7 +126,14 @@ class Bundle:
     tools: dict[str, str]  # what it was exported with
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | None = None, *, revision: str | None = None, verify: bool = False) -> Bundle:
+    def open(
+        cls,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        verify: bool = False,
+        hub: HubAccess = DEFAULT_ACCESS,
+    ) -> Bundle:
         """Open a bundle folder, a Hub id that holds one, or (None) the small model that comes with the package.
 
         Every file is checked: small ones by hash, large ones by hash on first load and by size, mtime and inode after that.
@@ -135,13 +142,14 @@ class Bundle:
             source: folder or Hub id.
             revision: Hub branch, tag or commit; a folder has none.
             verify: hash large files too, whatever is known of them.
+            hub: cache folder, token, and whether to stay offline.
 
         Raises:
             JobonnxError: no bundle there, a file is missing or altered, or the format is newer than this version reads.
         """
         if source is None and revision is not None:
             raise JobonnxError(f"the small model comes with jobonnx and has no revision {revision!r}; leave --revision away")
-        folder = _SMALL_MODEL if source is None else _locate(source, revision)
+        folder = _SMALL_MODEL if source is None else _locate(source, revision, hub)
         bundle = _read(folder)
         check_files(folder, bundle.files, folder / MANIFEST, verify)
         for graph in bundle.graphs:
@@ -161,7 +169,9 @@ class Bundle:
         """Tell what a variant's precision is made of; the same for all its targets."""
         return next(g.recipe for g in self.graphs if g.variant == variant)
 
-    def fingerprint(self, variant: str, truncation: str = "right", dimension: int | None = None) -> str:
+    def fingerprint(
+        self, variant: str, truncation: str = "right", dimension: int | None = None, max_tokens: int | None = None
+    ) -> str:
         """Hash of all that decides a vector: 64 hex digits. Vectors may share an index if and only if these are equal.
 
         Source tensors, tokenizer, pooling, normalisation, length limit, truncation side, output dimension and the variant's recipe
@@ -173,7 +183,7 @@ class Bundle:
             "tokenizer": m.tokenizer_sha256,
             "pooling": m.pooling,
             "normalize": m.normalize,
-            "max_tokens": m.max_tokens,
+            "max_tokens": max_tokens or m.max_tokens,
             # Under "error" no text is ever cut, so its vectors are those of either side; they count as the default's.
             "truncation": "left" if truncation == "left" else "right",
             "dimension": dimension or m.dimension,
@@ -200,7 +210,7 @@ def tokenizer_sha256(path: Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
+def _locate(source: str | os.PathLike[str], revision: str | None, hub: HubAccess) -> Path:
     if not str(source).strip():
         raise JobonnxError("the bundle's name is empty; give a folder or a Hub id, or leave it out for the small model")
     folder = Path(source)
@@ -210,7 +220,7 @@ def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
         return folder
     if isinstance(source, str) and HUB_ID.fullmatch(source) and not folder.exists():
         fix = f"holds a checkpoint, not a bundle; export it first: jobonnx export {source} -o BUNDLE"
-        return download(source, revision, MANIFEST, fix)
+        return download(source, revision, MANIFEST, fix, hub)
     raise JobonnxError(f"{source}: no such bundle folder; make one with: jobonnx export CHECKPOINT -o {source}")
 
 

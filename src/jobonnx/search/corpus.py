@@ -31,7 +31,7 @@ class TitleEncoder(Protocol):
     def dimension(self) -> int:
         """Length of a vector."""
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
+    def encode(self, titles: list[str], /, *, normalize_embeddings: bool) -> Floats:
         """Encode titles: float32 [titles, dimension], of unit length."""
 
 
