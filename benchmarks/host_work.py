@@ -68,7 +68,10 @@ def measure(titles: list[str], tokenizer: Tokenizer, model: Any) -> dict[str, fl
     work = [[block[i] for i in batch] for block, of_block in zip(rows, batches, strict=True) for batch in of_block]
     padded = step("fill", lambda: [pad_checked(batch, model) for batch in work])
     shapes = [bucket(*ids.shape) for ids, _ in padded]
-    shaped = step("fill to the bucket", lambda: [pad_to_shape(*p, *s, model.pad_id) for p, s in zip(padded, shapes, strict=True)])
+    shaped = step(
+        "fill to the bucket",
+        lambda: [pad_to_shape(ids, mask, *shape, model.pad_id) for (ids, mask), shape in zip(padded, shapes, strict=True)],
+    )
     buffers = {shape: (np.empty(shape, np.int64), np.empty(shape, np.int64)) for shape in shapes}
     results = {shape: np.ones((shape[0], model.dimension), np.float32) for shape in shapes}
 

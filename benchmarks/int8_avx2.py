@@ -165,7 +165,7 @@ def product(way: Way, rows: int, k: int, n: int, threads: int) -> tuple[Callable
 
 
 def pytorch(rows: int, k: int, n: int, threads: int) -> Callable[[], Any] | None:
-    """PyTorch's product, oneDNN's; None where torch is not installed."""
+    """Make PyTorch's product, which is oneDNN's; None where torch is not installed, or where the sums overflow."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -189,8 +189,8 @@ def rates(rows: int, threads: int, rounds: int) -> Iterator[tuple[str, float, bo
             call, right = product(way, rows, k, n, threads)
             calls.setdefault(way.name, []).append((call, times))
             exact[way.name] = right if exact.get(way.name, True) else exact[way.name]
-        if call := pytorch(rows, k, n, threads):
-            calls.setdefault("PyTorch (oneDNN)", []).append((call, times))
+        if theirs := pytorch(rows, k, n, threads):
+            calls.setdefault("PyTorch (oneDNN)", []).append((theirs, times))
             exact["PyTorch (oneDNN)"] = True
     least = {name: [float("inf")] * len(parts) for name, parts in calls.items()}
     for _ in range(rounds):

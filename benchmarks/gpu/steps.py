@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def speed(work: Work) -> Figures:
         encoder.encode(bulk)  # every shape once
         seconds = [_seconds(lambda: encoder.encode(bulk)) for _ in range(3)]
         figures["bulk, distinct titles per second"] = f"{len(bulk) / statistics.median(seconds):,.0f} ({len(bulk):,} titles)"
-        encoder.engine.block = 0
+        encoder.engine.session.block = 0
         seconds = [_seconds(lambda: encoder.encode(bulk)) for _ in range(3)]
         figures["the same, tokenised before, not beside"] = f"{len(bulk) / statistics.median(seconds):,.0f}"
         rows = encoder.tokenize(bulk)
@@ -232,7 +233,7 @@ def _latencies(encoder: Any, titles: list[str], calls: int) -> Figures:
         groups = [titles[(i * size) % (len(titles) - size) :][:size] for i in range(calls)]
         for group in groups:  # every length once
             encoder.encode(group)
-        seconds = sorted(_seconds(lambda group=group: encoder.encode(group)) for group in groups)
+        seconds = sorted(_seconds(partial(encoder.encode, group)) for group in groups)
         middle, late = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.95)]
         figures[f"{size} title{'s' * (size > 1)}, p50 and p95"] = f"{1e3 * middle:.2f} ms, {1e3 * late:.2f} ms"
     return figures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jobonnx.arguments import Closing, as_texts, whole
@@ -13,7 +13,7 @@ from jobonnx.compatibility import CallOptions, Options, Surface, also_takes
 from jobonnx.outputs import SENTENCES, Output
 from jobonnx.progress import bar
 from jobonnx.prompts import Prompted, choose_prompt
-from jobonnx.runtime.ahead import encode_in_blocks
+from jobonnx.runtime.ahead import Rows, encode_in_blocks
 from jobonnx.runtime.choose import choose
 from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.token_ids import check_integers
@@ -160,10 +160,8 @@ class Encoder(Surface, Prompted, Closing):
         """End the engine's threads and sessions; the encoder cannot encode any more."""
         self.engine.close()
 
-    def _encode(
-        self, items: Sequence[Any], rows: Callable[[Any], Any], batch_size: int | None, show: bool | None, budget: int | None
-    ) -> Floats:
+    def _encode(self, items: Sequence[Any], rows: Rows, batch_size: int | None, show: bool | None, budget: int | None) -> Floats:
         batch_size, budget = whole("batch_size", batch_size), whole("token_budget", budget)
-        block = 0 if self.tokenizer.truncation == "error" else self.engine.block  # that error names a text's place among all
+        block = 0 if self.tokenizer.truncation == "error" else self.engine.session.block  # that error counts all texts
         with bar(len(items), "titles", show) as advance:
             return encode_in_blocks(lambda part: self.engine.encode(rows(part), budget, batch_size, advance), items, block)

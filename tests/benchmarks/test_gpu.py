@@ -84,7 +84,8 @@ def test_pieces_arrive_in_any_order_and_damage_is_named(tmp_path: Path) -> None:
     assert all(sum(path.stat().st_size for path in folder.iterdir()) < 0.11 * 2**20 for folder in folders)
     arrived = tmp_path / "arrived"
     for folder in reversed(folders[1:]):
-        folder.rename(arrived / folder.name) if arrived.exists() else (arrived.mkdir(), folder.rename(arrived / folder.name))
+        arrived.mkdir(exist_ok=True)
+        folder.rename(arrived / folder.name)
     assert pieces.missing(arrived) == [0]
     folders[0].rename(arrived / folders[0].name)
     assert pieces.missing(arrived) == []

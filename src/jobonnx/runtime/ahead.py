@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jobonnx.arrays import Floats
 
 Item = TypeVar("Item")
+Rows = Callable[[Any], Any]  # a block of items to rows of token ids
 # One block is tokenised while the other two take turns at the device: one computes, the other is padded or copied.
 _SIDE_BY_SIDE = 3
 

@@ -33,7 +33,6 @@ class Engine(Closing):
         """
         self.model, self.settings, self._closed = model, settings, False
         self._provider = find_provider(settings.provider)
-        self.block = self._provider.block  # items that callers had best prepare and encode at a time; 0 for all at once
         self.session = self._stream = self._provider.open_session(graph, model, settings)
         self._pool: StreamPool | None = None
         if settings.streams > 1:  # the second session shares the mapped file of the weights, not what is packed at load

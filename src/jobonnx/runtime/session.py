@@ -46,6 +46,7 @@ class Session:
         self.provider = provider
         self.graph = "the graph"  # what errors call it
         self.threads = threads
+        self.block = 0  # titles that are best prepared and encoded at a time; 0 for all at once
         self.open_again: Callable[[], Any] | None = None  # for a forked child; None where a library does not survive that either
         self._inherited, self._opening = False, threading.Lock()
         watch(self)

@@ -100,7 +100,7 @@ class Provider:
         if model is not None and isinstance(last, int) and last != model.dimension:
             raise JobonnxError(f"{graph} gives vectors of {last} dimensions, its manifest says {model.dimension}; {_AGAIN}")
         opened = self.wrap(session, graph, model, settings)
-        opened.graph = str(graph)
+        opened.graph, opened.block = str(graph), self.block
         if type(opened) is Session:  # one with state of its own on a device cannot be had again in a forked process
             opened.open_again = load
         return opened
