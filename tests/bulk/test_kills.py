@@ -111,11 +111,13 @@ def attack(titles: Path, folder: Path, fault: str, chosen: int | None) -> list[i
     return left
 
 
+@pytest.mark.medium
 def test_kills_at_twenty_random_steps(titles: Path, folder: Path) -> None:
     left = attack(titles, folder, "kill", 20)
     assert len(set(left)) > 3, "they fell into different parts"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("fault", ["full", "hiccup"])
 def test_a_disk_that_refuses_at_random_steps(fault: str, titles: Path, folder: Path) -> None:
     attack(titles, folder, fault, 4)

@@ -228,6 +228,7 @@ def damage_gzip(path: Path) -> Path:
     return packed
 
 
+@pytest.mark.medium
 def test_what_was_read_of_a_truncated_gzip_stays(tmp_path: Path) -> None:
     chances = np.random.default_rng(0)
     path = write_titles(tmp_path / "a.jsonl", [f"cook {number}" for number in chances.integers(0, 1 << 60, 60_000)])
