@@ -403,7 +403,7 @@ def test_a_refused_request_leaves_nothing_behind(make: Make) -> None:
     bench.submit(*titles(4, name="small"))
     queued = bench.scheduler.queued_tokens
     with pytest.raises(OverloadedError):
-        bench.submit(*titles(18, words=3))
+        bench.submit(*titles(15, words=3))
     assert bench.scheduler.queued_tokens == queued > before
 
 
