@@ -7,8 +7,8 @@ Order: shortest remaining work first. A job's key is `remaining tokens + ageing 
 s seconds earlier goes before one that is shorter by less than s x ageing tokens. So a long job moves on even while short ones keep
 coming. The key changes only when the job's own work does, so a heap holds it.
 
-Slices: a job with more tokens than a slice is long. While short jobs come, a batch holds at most one slice of long work, so that a
-single title waits for about the time of one more title, whatever else is in flight (see `jobonnx.serve.pace`).
+Slices: a job with several titles and more tokens than a slice is long. While short jobs come, a batch holds at most one slice of
+long work, so that a single title waits for about the time of one more title, whatever else is in flight (`jobonnx.serve.pace`).
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class Scheduler:
             return
         job.remaining = sum(title.cost for title in job.pending)
         key = job.remaining + job.submitted * self._ageing
-        heap = self._short if job.remaining <= self._slice else self._long
+        heap = self._short if len(job.pending) == 1 or job.remaining <= self._slice else self._long
         heapq.heappush(heap, (key, next(self._serial), job))
 
     def _next_batch(self, ended: list[Job]) -> list[Title]:
@@ -333,7 +333,7 @@ class Scheduler:
         arrived, self._arrived = self._arrived, []
         here: list[Job] = []
         for job in arrived:
-            if sum(title.cost for title in job.pending) <= self._slice:
+            if len(job.pending) == 1 or sum(title.cost for title in job.pending) <= self._slice:
                 self._last_short = job.submitted
             if sum(len(title.text) for title in job.pending) <= INLINE_CHARACTERS:
                 here.append(job)
