@@ -51,6 +51,7 @@ def _from_environment(command: click.Command) -> click.Command:
     "--cache-mb", type=click.IntRange(0, 1 << 20), default=64, show_default=True, metavar="MB", help="Vectors kept; 0 for none."
 )
 @click.option("--accept-token-ids", is_flag=True, help="Take token ids in place of texts; they have to be this model's.")
+@click.option("--shared-cores", is_flag=True, help="Other processes keep the cores busy: use half of them, and never spin.")
 @click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN", help="Let pages of this origin call the service.")
 @encoder_options
 def serve(
@@ -63,6 +64,7 @@ def serve(
     deadline_ms: int,
     cache_mb: int,
     accept_token_ids: bool,
+    shared_cores: bool,
     cors_origins: tuple[str, ...],
     model: str | None,
     **options: Any,
@@ -72,7 +74,7 @@ def serve(
     Every option can also be set in the environment: --max-queue-tokens as JOBONNX_MAX_QUEUE_TOKENS.
     """
     try:
-        from jobonnx.serve import server
+        from jobonnx.serve import profile, server
         from jobonnx.serve.settings import ServeSettings
     except ImportError as error:
         raise JobonnxError(f'the service needs {error.name}; install it: pip install "jobonnx[cpu,serve]"') from None
@@ -90,7 +92,11 @@ def serve(
         cors_origins=cors_origins,
     )
     opened = server.bind(settings)  # what cannot be had is known before the model is loaded
+    if shared_cores and options["threads"] is None:
+        options["threads"] = profile.shared_threads()
     with opened, load(model, **options) as encoder:
+        if shared_cores:
+            profile.share_cores(encoder)
         server.run(encoder, settings, opened)
 
 

@@ -29,6 +29,9 @@ class Corpus(Protocol):
     def search(self, vectors: Floats, count: int) -> list[list[Match]]:
         """Find the nearest titles to each query, best first."""
 
+    def check(self) -> None:
+        """Raise PreparingError if they cannot be searched yet."""
+
     def refresh(self) -> bool | None:
         """Look whether the titles were replaced: None if not, else whether the new ones could be opened."""
 
@@ -56,6 +59,9 @@ class OnDisk:
         """Find the nearest titles to each query, best first."""
         index = self._index
         return index.search(vectors, count, fingerprint=self._fingerprint, approximate=index.has_approximate)
+
+    def check(self) -> None:
+        """Do nothing: it can be searched from the start."""
 
     def refresh(self) -> bool | None:
         """Open it again if it was replaced or written to; what cannot be opened is left alone until it changes once more."""
@@ -118,18 +124,26 @@ class BuiltIn:
                 self._thread = threading.Thread(target=self._prepare, name="jobonnx-titles", daemon=True)
                 self._thread.start()
 
-    def search(self, vectors: Floats, count: int) -> list[list[Match]]:
-        """Find the nearest titles to each query, best first.
+    def check(self) -> None:
+        """Begin to encode them.
 
         Raises:
             PreparingError: they are not encoded yet.
+            Exception: why that failed; the next call tries again.
         """
+        if self._found is not None:
+            return
+        if (error := self._error) is not None:
+            self._error = None
+            raise error
         self.prepare()
         if self._found is None:
-            if self._error is not None:
-                raise self._error
             share = 100 * self._done // max(1, len(self._titles))
             raise PreparingError(f"the built-in titles are being encoded ({share}% of {len(self):,}); try again in a few seconds")
+
+    def search(self, vectors: Floats, count: int) -> list[list[Match]]:
+        """Find the nearest titles to each query, best first; `check` has passed."""
+        assert self._found is not None, "check() says when they can be searched"
         return self._found(vectors, count)
 
     def refresh(self) -> bool | None:

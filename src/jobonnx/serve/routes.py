@@ -118,6 +118,7 @@ class Routes:
                 422, f"there are {len(queries):,} titles, the limit is {MOST_QUERIES}; send fewer at once", param="titles"
             )
         texts = self._with_prompt(self._texts(queries, "titles"), None)
+        self._service.check_corpus()
         vectors = await self._service.embed(call, texts)
         found = await self._service.match(call, vectors if self._model.normalize else unit(vectors), request.top_k)
         results = [

@@ -170,11 +170,24 @@ class Service:
             if timer is not None:
                 timer.cancel()
 
+    def check_corpus(self) -> None:
+        """Refuse while there is nothing to search, before anything is computed.
+
+        Raises:
+            HttpError: 503 while the built-in titles are being encoded.
+        """
+        if (reason := self.unready()) is not None and self.scheduler is None:
+            raise HttpError(503, reason, code="warming_up", headers={"Retry-After": "1"})
+        try:
+            self.corpus.check()
+        except PreparingError as error:
+            raise HttpError(503, str(error), code="preparing", headers={"Retry-After": "2"}) from None
+
     async def match(self, call: Call, vectors: Floats, count: int) -> list[list[Any]]:
         """Find the nearest titles to each query.
 
         Raises:
-            HttpError: 429, or 503 while the built-in titles are being encoded.
+            HttpError: 429, for too many searches that wait.
         """
         if self._waiting_searches >= MOST_WAITING_SEARCHES:
             raise HttpError(429, "too many searches are waiting; try again later", code="overloaded", headers={"Retry-After": "1"})
@@ -182,8 +195,6 @@ class Service:
         self._waiting_searches += 1
         try:
             found = await self._loop.run_in_executor(self._searches, self.corpus.search, vectors, count)
-        except PreparingError as error:
-            raise HttpError(503, str(error), code="preparing", headers={"Retry-After": "2"}) from None
         finally:
             self._waiting_searches -= 1
         call.timings["search"] = time.monotonic() - start
