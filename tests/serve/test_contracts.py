@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ def test_token_ids_are_taken_where_the_operator_says_so(small: Encoder) -> None:
         vectors = vectors_of(embeddings(other, rows))
         assert (np.sum(vectors * small.encode(["nurse", "cook"]), axis=1) >= 0.99999).all()
         assert vectors_of(embeddings(other, rows[0])).shape == (1, 256)
-        for wrong in ([[0, 12_000, 2]], [[-1]], [[0] * 129], [[]], [["nurse"]], [[10**30]]):
+        wrongs: list[Any] = [[[0, 12_000, 2]], [[-1]], [[0] * 129], [[]], [["nurse"]], [[10**30]]]
+        for wrong in wrongs:
             error_of(other.post("/v1/embeddings", {"input": wrong}), 422)
 
 
@@ -324,12 +326,16 @@ def test_other_origins_may_call_only_where_the_operator_says_so(service: Running
         assert "access-control-allow-origin" not in strange.headers
 
 
+def _is_ready(client: httpx.Client) -> bool:
+    return client.get("/ready").status_code == 200
+
+
 def test_a_unix_socket_is_for_this_user_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
     for _ in range(2):  # the second time with what a killed service left behind
         with running("--uds", str(path)) as other:
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://jobonnx", timeout=30) as client:
-                other.until(lambda client=client: client.get("/ready").status_code == 200)
+                other.until(partial(_is_ready, client))
                 assert client.post("/v1/embeddings", json={"input": "nurse"}).status_code == 200
             assert path.stat().st_mode & 0o777 == 0o660
             assert "cannot be listened on" in refused("--uds", str(path))

@@ -23,6 +23,8 @@ from jobonnx.serve.schemas import (
     EmbedRequest,
     MatchRequest,
     MatchResponse,
+    RootRequest,
+    SimilarityInputs,
     SimilarityParameters,
     SimilarityRequest,
     Token,
@@ -56,7 +58,7 @@ class Routes:
             Operation("POST", "/v1/embeddings", self.embeddings, "Vectors, as OpenAI's API", EmbeddingsRequest, EmbeddingsResponse),
             Operation("POST", "/embed", self.embed, "Vectors, as text-embeddings-inference", EmbedRequest, list[list[float]]),
             Operation("POST", "/match", self.match, "The most similar titles of the index", MatchRequest, MatchResponse),
-            Operation("POST", "/", self.embed, "The same as /embed", EmbedRequest, list[list[float]]),
+            Operation("POST", "/", self.root, "The same as /embed or /similarity, by what the body holds", RootRequest),
             Operation("POST", "/similarity", self.similarity, "Cosines of a text with others", SimilarityRequest, list[float]),
             Operation("POST", "/tokenize", self.tokenize, "Tokens of texts", TokenizeRequest, list[list[Token]]),
             Operation("GET", "/health", self.health, "200 unless the process should be restarted", open=True),
@@ -89,7 +91,17 @@ class Routes:
 
     async def embed(self, call: Call) -> Reply:
         """POST /embed."""
-        request = read(await call.body(), EmbedRequest)
+        return await self._embed(call, read(await call.body(), EmbedRequest))
+
+    async def root(self, call: Call) -> Reply:
+        """POST /."""
+        request = read(await call.body(), RootRequest)
+        if isinstance(request.inputs, SimilarityInputs):
+            return await self._similarity(call, SimilarityRequest(request.inputs, request.parameters))
+        same = (request.inputs, request.normalize, request.truncate, request.truncation_direction, request.prompt_name)
+        return await self._embed(call, EmbedRequest(*same, request.dimensions))
+
+    async def _embed(self, call: Call, request: EmbedRequest) -> Reply:
         self._check_dimensions(request.dimensions)
         texts = self._with_prompt(self._texts(request.inputs, "inputs"), request.prompt_name)
         await self._check_truncation(texts, request)
@@ -99,7 +111,9 @@ class Routes:
 
     async def similarity(self, call: Call) -> Reply:
         """POST /similarity."""
-        request = read(await call.body(), SimilarityRequest)
+        return await self._similarity(call, read(await call.body(), SimilarityRequest))
+
+    async def _similarity(self, call: Call, request: SimilarityRequest) -> Reply:
         parameters = request.parameters or SimilarityParameters()
         texts = [request.inputs.source_sentence, *request.inputs.sentences]
         if len(texts) == 1:

@@ -56,6 +56,18 @@ class SimilarityRequest(msgspec.Struct, frozen=True):
     parameters: SimilarityParameters | None = None
 
 
+class RootRequest(msgspec.Struct, frozen=True):
+    """Of `POST /`: that of /embed, or that of /similarity, which the Hub's client sends here as well."""
+
+    inputs: Inputs | SimilarityInputs
+    normalize: bool | None = True
+    truncate: bool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
+    prompt_name: str | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    parameters: SimilarityParameters | None = None
+
+
 class TokenizeRequest(msgspec.Struct, frozen=True):
     """text-embeddings-inference's."""
 
