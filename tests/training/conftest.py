@@ -28,7 +28,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(sources: Path) -> Corpus:
     """Read them, and hold a tenth of the occupations out."""
-    groups = read_esco(sources) + read_onet(sources) + read_csco(sources / "csco.csv")
+    groups = read_esco(sources, sources / "more") + read_onet(sources) + read_csco(sources / "csco.csv")
     return hold_out(groups + lexicon_groups(lexicon_rows()), 0.1)
 
 
@@ -36,7 +36,7 @@ def corpus(sources: Path) -> Corpus:
 def tokenizer_folder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a tokenizer of 200 entries on the titles."""
     folder = tmp_path_factory.mktemp("training") / "tokenizer"
-    train_tokenizer(corpus.texts(), folder, 200, 1, 32)
+    train_tokenizer(corpus.texts(), folder, 200, 32)
     return folder
 
 
@@ -60,7 +60,7 @@ def small_arguments(sources: Path, tokenizer_folder: Path, tmp_path: Path, monke
         "size": TINY,
         "vocabulary_size": 200,
         "max_seq_length": 32,
-        "pairs": 600,
+        "pairs": 2000,
         "held_out": 0.1,
         "eval_steps": 4,
         "logging_steps": 2,
@@ -69,7 +69,16 @@ def small_arguments(sources: Path, tokenizer_folder: Path, tmp_path: Path, monke
         "arguments.disable_tqdm": True,
     }
     return [
-        *("--esco", str(sources), "--onet", str(sources), "--csco", str(sources / "csco.csv")),
+        *(
+            "--esco",
+            str(sources),
+            "--esco-more",
+            str(sources / "more"),
+            "--onet",
+            str(sources),
+            "--csco",
+            str(sources / "csco.csv"),
+        ),
         *("--output", str(tmp_path / "run")),
         *(part for name, value in changes.items() for part in ("--set", f"{name}={json.dumps(value)}")),
     ]

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from jobonnx.data.titles import read_lexicon
-from jobonnx_train.readers import csco_names, lexicon_groups, read_csco, read_esco, read_onet, read_talentclef, split_genders
+from jobonnx_train.readers import (
+    ESCO_LANGUAGES,
+    LANGUAGES,
+    csco_names,
+    lexicon_groups,
+    read_csco,
+    read_esco,
+    read_onet,
+    read_talentclef,
+    split_genders,
+)
 
 
 def test_gendered_labels_are_split_in_two() -> None:
@@ -17,12 +27,23 @@ def test_gendered_labels_are_split_in_two() -> None:
 
 
 def test_esco_groups_hold_every_language(sources: Path) -> None:
-    groups = read_esco(sources)
+    groups = read_esco(sources, sources / "more")
     assert len(groups) == 120
     first = groups[0]
-    assert (first.key, first.source, first.family) == ("uri:0", "esco", "isco:7000")
+    assert (first.key, first.source, first.family) == ("uri/0", "esco", "isco:7000")
     assert first.labels["en"] == ["ship baker", "baker of ship", "ship baker assistant"]
     assert first.labels["de"] == ["Bäcker ship/Bäckerin ship", "Bäcker ship", "Bäckerin ship", "Bäckermeister ship"]
+    assert first.labels["et"] == ["bakeret ship", "met baker ship"]
+    assert set(first.labels) == set(ESCO_LANGUAGES)
+    assert not any("another version" in text for group in groups for texts in group.labels.values() for text in texts)
+
+
+def test_esco_without_more_languages_has_three(sources: Path) -> None:
+    assert set(read_esco(sources)[0].labels) == {"en", "de", "es"}
+
+
+def test_all_languages_are_there_once() -> None:
+    assert len(LANGUAGES) == len(set(LANGUAGES)) == 22
 
 
 def test_onet_groups_hold_both_files_and_no_header(sources: Path) -> None:
