@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,10 @@ class Words:
         self.lower = lower
 
     def encode(self, texts: list[str], /) -> Floats:
-        vectors = np.full((len(texts), 64), 1e-3, np.float32)
+        vectors = np.full((len(texts), 1024), 1e-3, np.float32)
         for row, text in enumerate(texts):
             for word in (text.lower() if self.lower else text).split():
-                vectors[row, sum(map(ord, word)) % 64] += 1
+                vectors[row, zlib.crc32(word.encode()) % 1024] += 1
         return vectors
 
 
