@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from jobonnx_train.readers import MORE_LANGUAGES
+from jobonnx_train.readers import MORE_LANGUAGES, Group
 
 TRADES = ("baker", "welder", "painter", "roofer", "tailor", "printer", "plumber", "butcher", "gardener", "weaver")
 PLACES = ("ship", "rail", "farm", "mine", "film", "court", "bank", "wood", "glass", "stone", "paper", "metal")
@@ -33,6 +33,19 @@ def lexicon_rows() -> list[dict[str, list[str]]]:
             "es": [f"oficial {trade} de {place}"],
             "zh": [f"{place}{CHINESE[trade]}", f"{CHINESE[trade]}{place}"],
         }
+        for place, trade in JOBS
+    ]
+
+
+def written_groups() -> list[Group]:
+    """Make groups as `jobonnx_train.readers.read_written` returns them."""
+    return [
+        Group(
+            f"written:{place} {trade}",
+            "written",
+            "",
+            {"en": [f"{trade} at {place}"], "ja": [f"{place}の{CHINESE[trade]}"], "ko": [f"{place} {CHINESE[trade]}직"]},
+        )
         for place, trade in JOBS
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from helpers.training import lexicon_rows
+from helpers.training import lexicon_rows, written_groups
 from jobonnx.arrays import Floats
 from jobonnx_train import judge, runs
 from jobonnx_train.model import save_half
@@ -63,6 +63,7 @@ def test_the_command_judges_two_checkpoints(
     sources: Path, tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runs, "read_lexicon", lexicon_rows)
+    monkeypatch.setattr(runs, "read_written", written_groups)
     save_half(tiny, tmp_path / "checkpoint")
     place = [
         "--esco",
@@ -82,4 +83,4 @@ def test_the_command_judges_two_checkpoints(
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table[0].split("|")) == 15
-    assert {line.split("|")[1].strip() for line in table} >= {"en", "zh", "et"}
+    assert {line.split("|")[1].strip() for line in table} >= {"en", "zh", "et", "ko"}

@@ -18,7 +18,7 @@ from jobonnx_train.split import Corpus, folded
 def test_held_out_titles_occur_in_no_training_pair(corpus: Corpus) -> None:
     recipe = small_recipe()
     sets = training_sets(corpus, 4000, recipe.shares, recipe.sources, seed=1)
-    assert set(sets) == {f"full_{language}" for language in LANGUAGES} | {"mix", "mix_more"}
+    assert set(sets) == {f"full_{language}" for language in LANGUAGES} | {"mix", "mix_more", "mix_ja_ko"}
     assert all(sets.values())
     held = {group.source for group in corpus.held}
     assert {"esco", "lexicon"} <= held

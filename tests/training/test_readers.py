@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from jobonnx_train.readers import (
     read_esco,
     read_onet,
     read_talentclef,
+    read_written,
     split_genders,
 )
 
@@ -78,6 +80,17 @@ def test_every_row_of_the_lexicon_is_a_group() -> None:
     groups = lexicon_groups(rows)
     assert [group.labels for group in groups] == rows
     assert groups[0].key == f"lexicon:{rows[0]['en'][0]}"
+
+
+def test_every_row_of_japanese_and_korean_titles_is_a_group() -> None:
+    groups = read_written()
+    assert len(groups) == len({group.key for group in groups}) > 500
+    for group in groups:
+        assert set(group.labels) == {"en", "ja", "ko"}
+        assert all(group.labels.values()), group.key
+        assert all(re.search("[\u3040-\u30ff\u4e00-\u9fff]", text) for text in group.labels["ja"]), group.key
+        assert all(re.search("[\uac00-\ud7a3]", text) for text in group.labels["ko"]), group.key
+        assert all(text.isascii() for text in group.labels["en"]), group.key
 
 
 def test_a_folder_without_talentclef_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_about_the_share_is_held_out_and_always_the_same() -> None:
 
 
 def test_held_out_titles_leave_every_source(corpus: Corpus) -> None:
-    assert {group.source for group in corpus.held} == {"esco", "lexicon"}
+    assert {group.source for group in corpus.held} == {"esco", "lexicon", "written"}
     left = {folded(text) for group in corpus.train for texts in group.labels.values() for text in texts}
     assert corpus.held_texts
     assert not left & corpus.held_texts

@@ -24,7 +24,7 @@ from jobonnx.evaluation.tfidf import Tfidf
 from jobonnx.markdown import table
 from jobonnx.strict_json import write_json
 from jobonnx_train.cli import add_sources, show_log
-from jobonnx_train.readers import LANGUAGES
+from jobonnx_train.readers import LANGUAGES, WRITTEN_LANGUAGES
 from jobonnx_train.recipe import small_recipe
 from jobonnx_train.tasks import Retrieval, validation_sets
 from jobonnx_train.validation import CachingEncoder, Quiet, score
@@ -102,14 +102,16 @@ def report(tasks: Mapping[str, Retrieval], tfidf: Mapping[str, float], models: M
     header = ["language", "queries", "TF-IDF"]
     header += [f"{name} {what}" for name in models for what in ("MAP@200", "over TF-IDF", "recall@10 from en", "capitals", "noise")]
     rows = []
-    for language in LANGUAGES:
+    for language in (*LANGUAGES, *WRITTEN_LANGUAGES):
         full, mix = f"full_{language}", f"mix_{language}"
-        if full not in tasks:
+        asked = tasks.get(full, tasks.get(mix))
+        if asked is None:
             continue
-        cells = [language, str(len(tasks[full].queries)), f"{tfidf[full]:.3f}"]
+        cells = [language, str(len(asked.queries)), f"{tfidf[full]:.3f}" if full in tfidf else ""]
         for scores in models.values():
-            cells += [f"{scores[full]:.3f}", f"{scores[full] / tfidf[full]:.2f}", f"{scores[mix]:.3f}" if mix in scores else ""]
-            cells += [f"{scores[f'{full} {form}']:.1%}" for form in ("capitals", "noise")]
+            cells += [f"{scores[full]:.3f}", f"{scores[full] / tfidf[full]:.2f}"] if full in scores else ["", ""]
+            cells.append(f"{scores[mix]:.3f}" if mix in scores else "")
+            cells += [f"{scores[name]:.1%}" if (name := f"{full} {form}") in scores else "" for form in ("capitals", "noise")]
         rows.append(cells)
     return table(header, rows, align="lr")
 

@@ -20,6 +20,7 @@ MIX_DIRECTIONS = {
     "esco": ("en-de", "en-es", "de-es"),
     "linked": ("en-zh", "de-zh", "es-zh"),
     "lexicon": ("en-zh", "en-zh", "en-zh", "de-zh", "es-zh", "en-de", "en-es"),
+    "written": ("en-ja", "en-ko", "ja-ko"),
 }
 # Of `mix_more`: 55% from English, which most searches across languages start or end in, 15% from German and Spanish, and 31%
 # between any two of the 18. Every language has the same part, however few titles it has.
@@ -46,7 +47,8 @@ def training_sets(
         corpus: the occupations; only those of training are drawn from.
         total: pairs in all, about.
         shares: set -> its part of the pairs. `full_more` becomes one set per language, as a batch is of one set and titles of one
-            language are the hardest negatives; `mix_more` pairs titles of one occupation across languages.
+            language are the hardest negatives; `mix_more` pairs titles of one occupation across languages, `mix_ja_ko` those of
+            titles_ja_ko.tsv.
         sources: set -> source -> the source's part of the set's pairs. Besides esco, onet, lexicon and csco there are `siblings`,
             names of one CSCO minor group, and `linked`, lexicon rows that belong to one ESCO occupation.
         seed: of the random draws.
@@ -62,7 +64,7 @@ def training_sets(
             count = round(total * share * part)
             if name == "mix_more":
                 pairs += draw_across(rng, mixed[source], count, MORE_DIRECTIONS)
-            elif name == "mix":
+            elif name.startswith("mix"):
                 pairs += draw_across(rng, mixed[source], count, MIX_DIRECTIONS[source])
             else:
                 pairs += draw_within(rng, _pools(by_source, links, source, name.removeprefix("full_")), count)

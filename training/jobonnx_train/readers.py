@@ -14,6 +14,7 @@ CSV_LANGUAGES = ("en", "de", "es")  # of ESCO's own files
 MORE_LANGUAGES = ("bg", "cs", "da", "et", "fr", "hr", "hu", "it", "lt", "lv", "nl", "no", "pl", "pt", "ro", "sk", "sl", "sv")
 ESCO_LANGUAGES = (*CSV_LANGUAGES, *MORE_LANGUAGES)  # ESCO has no Chinese
 LANGUAGES = (*LEXICON_LANGUAGES, *MORE_LANGUAGES)
+WRITTEN_LANGUAGES = ("ja", "ko")  # of titles_ja_ko.tsv alone
 _SPACES = re.compile(r"\s+")
 _CSCO_MARK = re.compile(r"\s*(?:L/S|L|S)$")
 
@@ -24,7 +25,7 @@ class Group:
 
     Attributes:
         key: identifies the occupation.
-        source: esco, onet, csco, lexicon or talentclef.
+        source: esco, onet, csco, lexicon, written or talentclef.
         family: the coarser group that the occupation belongs to (ISCO-08 unit group, SOC code or CSCO minor group), or "".
         labels: language -> titles. The preferred one comes first in en, de and es; ESCO's other files are in alphabetical order.
     """
@@ -139,6 +140,19 @@ def lexicon_groups(rows: Iterable[Mapping[str, Sequence[str]]]) -> list[Group]:
     """Make a group of every row of the package's lexicon, as `jobonnx.data.titles.read_lexicon` returns them."""
     labels = ({language: distinct(row[language]) for language in LEXICON_LANGUAGES} for row in rows)
     return [Group(f"lexicon:{names['en'][0]}", "lexicon", "", names) for names in labels]
+
+
+def read_written() -> list[Group]:
+    """Read titles_ja_ko.tsv: English titles with their Japanese and Korean ones, written for this project.
+
+    There is no taxonomy of these two languages among the sources. 545 rows teach the words that most titles are made of, no more.
+    """
+    lines = Path(__file__).with_name("titles_ja_ko.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [
+        {name: distinct(cell.split("|")) for name, cell in zip(("en", "ja", "ko"), line.split("\t"), strict=True)}
+        for line in lines[1:]
+    ]
+    return [Group(f"written:{row['en'][0]}", "written", "", row) for row in rows]
 
 
 def read_talentclef(folder: Path) -> dict[str, list[tuple[str, str, str]]]:

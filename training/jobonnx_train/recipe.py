@@ -114,7 +114,8 @@ def small_recipe() -> Recipe:
             "full_zh": 0.07,
             "full_more": 0.25,
             "mix": 0.12,
-            "mix_more": 0.3,
+            "mix_more": 0.27,
+            "mix_ja_ko": 0.03,
         },
         sources={
             "full_en": {"esco": 0.5, "onet": 0.35, "lexicon": 0.15},
@@ -122,6 +123,7 @@ def small_recipe() -> Recipe:
             "full_es": {"esco": 0.8, "lexicon": 0.2},
             "full_zh": {"lexicon": 0.4, "linked": 0.15, "csco": 0.25, "siblings": 0.2},
             "mix": {"esco": 0.45, "lexicon": 0.4, "linked": 0.15},
+            "mix_ja_ko": {"written": 1.0},
         },
     )
 

@@ -21,7 +21,7 @@ from jobonnx.strict_json import write_json
 from jobonnx_train.guide import GuidedLoss, GuideTable, Teacher, guide_vectors, load_guide
 from jobonnx_train.model import build, carry_over, save_half, start_as_mean, train_unpadded
 from jobonnx_train.pairs import talentclef_sets, training_sets
-from jobonnx_train.readers import LEXICON_LANGUAGES, lexicon_groups, read_csco, read_esco, read_onet
+from jobonnx_train.readers import LEXICON_LANGUAGES, lexicon_groups, read_csco, read_esco, read_onet, read_written
 from jobonnx_train.recipe import Recipe
 from jobonnx_train.split import Corpus, hold_out
 from jobonnx_train.tasks import Retrieval, talentclef_tasks, validation_sets
@@ -51,7 +51,7 @@ class Sources:
     def corpus(self, held_out: float) -> Corpus:
         """Read all titles, and hold out that share of the occupations."""
         esco = read_esco(self.esco, self.esco_more)
-        groups = esco + read_onet(self.onet) + read_csco(self.csco) + lexicon_groups(read_lexicon())
+        groups = esco + read_onet(self.onet) + read_csco(self.csco) + lexicon_groups(read_lexicon()) + read_written()
         return hold_out(groups, held_out)
 
 

@@ -49,7 +49,7 @@ def folded(text: str) -> str:
 
 
 def hold_out(groups: Sequence[Group], share: float) -> Corpus:
-    """Hold out about `share` of the occupations: ESCO's by `conceptUri`, the lexicon's by row, CSCO's by minor group.
+    """Hold out about `share` of the occupations: ESCO's by `conceptUri`, the lexicons' by row, CSCO's by minor group.
 
     An occupation is held out in all its languages. Its titles leave the training groups of every other source, whatever their
     language: *laborant* is a title in seven of them. A lexicon row is no occupation of ESCO, but where it shares a title with a
@@ -58,20 +58,20 @@ def hold_out(groups: Sequence[Group], share: float) -> Corpus:
     held: list[Group] = []
     rest: list[Group] = []
     for group in groups:
-        key = {"esco": group.key, "lexicon": group.key, "csco": group.family}.get(group.source)
+        key = {"esco": group.key, "lexicon": group.key, "written": group.key, "csco": group.family}.get(group.source)
         (held if key is not None and is_held_out(key, share) else rest).append(group)
-    # A lexicon row is held out for en-zh: its Chinese titles stay unseen, its other ones may be ESCO's.
+    # A lexicon row is held out for en-zh, en-ja or en-ko: these titles stay unseen, its other ones may be ESCO's.
     held_texts = frozenset(
         folded(text)
         for group in held
         for language, texts in group.labels.items()
-        if group.source == "esco" or language == "zh"
+        if group.source == "esco" or language in ("zh", "ja", "ko")
         for text in texts
     )
     train = []
     for group in rest:
         labels = {language: [text for text in texts if folded(text) not in held_texts] for language, texts in group.labels.items()}
-        if any(labels.values()) and not (group.source == "lexicon" and labels != group.labels):
+        if any(labels.values()) and not (group.source in ("lexicon", "written") and labels != group.labels):
             train.append(Group(group.key, group.source, group.family, labels))
     return Corpus(train, held, held_texts)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobonnx.evaluation.formats import read_folder, relevant_documents
-from jobonnx_train.readers import CSV_LANGUAGES, MORE_LANGUAGES, Group
+from jobonnx_train.readers import CSV_LANGUAGES, MORE_LANGUAGES, WRITTEN_LANGUAGES, Group
 from jobonnx_train.split import Corpus
 
 Titles = list[tuple[Group, str]]
@@ -69,6 +69,7 @@ TASKS = (
     *(Task(f"full_{language}", "esco", language, language, "key") for language in MORE_LANGUAGES),
     # All labels are documents here: in some languages an occupation has no second one.
     *(Task(f"mix_{language}", "esco", "en", language, "key", first=0) for language in MORE_LANGUAGES),
+    *(Task(f"mix_{language}", "written", "en", language, "key", first=0) for language in WRITTEN_LANGUAGES),
 )
 
 
@@ -84,6 +85,9 @@ def validation_sets(corpus: Corpus, seed: int, size: int = 2500) -> dict[str, Re
     fill = {language: _esco_fill(corpus, language, rng) for language in CSV_LANGUAGES}
     fill["zh"] = _chinese_fill(corpus, rng)  # fourth, so that the tasks of the first four languages are those of the first model
     fill |= {language: _esco_fill(corpus, language, rng) for language in MORE_LANGUAGES}
+    for language in WRITTEN_LANGUAGES:
+        groups = (group for group in corpus.train if group.source == "written")
+        fill[language] = [(group, text) for group in groups for text in group.labels[language]]
     return {task.name: _retrieval(task, corpus.held, fill[task.language], size) for task in TASKS}
 
 
