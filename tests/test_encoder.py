@@ -30,6 +30,8 @@ from jobonnx.runtime.providers.base import Provider
 from jobonnx.runtime.providers.openvino import OpenVino
 from jobonnx.text.tokenizer import TooLongError
 
+pytestmark = pytest.mark.medium
+
 HOSTILE = [
     "",
     " \n\t ",

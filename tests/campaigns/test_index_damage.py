@@ -27,7 +27,7 @@ from jobonnx.errors import JobonnxError
 from jobonnx.search.corpus import cached_index
 from jobonnx.search.index import Index
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs faiss")
+pytestmark = [pytest.mark.medium, pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs faiss")]
 
 DATABASE = "index.sqlite"
 

@@ -68,6 +68,7 @@ def test_removing_everything_leaves_no_vectors(index: Index) -> None:
     check(Index.open(index.path), some(3))
 
 
+@pytest.mark.medium
 def test_small_additions_keep_one_file_and_the_order(index: Index) -> None:
     for number in range(70):
         add(index, some(1, number))
@@ -224,7 +225,7 @@ class Actions(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-TestActions = Actions.TestCase
+TestActions = pytest.mark.medium(Actions.TestCase)
 TestActions.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 
 
@@ -351,6 +352,7 @@ def test_open_refuses_what_is_no_index(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("damage", ["truncate", "halve", "flip", "delete", "empty"])
 @pytest.mark.parametrize("kind", ["vectors", "sqlite"])
@@ -375,6 +377,7 @@ def test_refuses_damaged_files(index: Index, kind: str, damage: str, verify: boo
     assert path.name in str(raised.value)
 
 
+@pytest.mark.medium
 def test_every_flipped_bit_of_the_database_is_noticed(index: Index) -> None:
     add(index, some(3), some(3))
     path = index.path / "index.sqlite"
@@ -443,6 +446,7 @@ _FIELDS = [field.name for field in dataclasses.fields(Header)]
 _ODD: list[Any] = [None, True, -1, 0, 1.5, 10**30, *_NAMES, [], {}, [1], {"a": 1}]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("field", _FIELDS)
 def test_a_forged_field_of_the_header_is_refused_in_one_sentence(index: Index, field: str) -> None:
     add(index, some(3))
@@ -464,6 +468,7 @@ def test_a_forged_field_of_the_header_is_refused_in_one_sentence(index: Index, f
         Index.open(index.path)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("field", ["name", "size", "sha256", "probes", "recall"])
 def test_a_forged_approximate_search_is_refused_in_one_sentence(index: Index, field: str) -> None:
     add(index, some(3))
@@ -495,6 +500,7 @@ def test_a_header_that_is_no_header_is_refused(index: Index, body: str) -> None:
         add(index, some(1))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "sql",
     [
@@ -549,6 +555,7 @@ _CONTENTS = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("content", _CONTENTS)
 def test_forged_titles_are_refused_in_one_sentence(index: Index, content: str) -> None:
     add(index, some(3))
@@ -616,6 +623,7 @@ def test_a_reader_keeps_the_state_it_opened(index: Index) -> None:
     check(reader, some(10))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("write", ["add", "remove, few", "remove, rewriting"])
 @pytest.mark.parametrize("opened", ["before", "after"])
 def test_a_writer_keeps_the_state_it_wrote(index: Index, write: str, opened: str) -> None:
@@ -653,6 +661,7 @@ def test_a_searching_thread_keeps_its_state_while_another_writes(index: Index, m
     assert list(index) == []
 
 
+@pytest.mark.medium
 def test_opening_while_another_writes_always_succeeds(index: Index) -> None:
     def write() -> None:
         try:

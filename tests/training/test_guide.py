@@ -22,6 +22,7 @@ def features(tokenizer: Any, titles: list[str]) -> dict[str, torch.Tensor]:
     return inputs | {"text_id": torch.tensor([int(title.split()[0]) for title in titles])}
 
 
+@pytest.mark.medium
 def test_loss_is_gist_with_the_guides_vectors_looked_up(tiny: SentenceTransformer) -> None:
     torch.manual_seed(2)
     table = torch.nn.functional.normalize(torch.randn(80, 16))

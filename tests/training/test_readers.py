@@ -75,6 +75,7 @@ def test_csco_families_are_minor_groups(sources: Path) -> None:
     assert groups[0].family == "csco:6"  # 6-01-00-00 is no occupation: a code of the level above
 
 
+@pytest.mark.medium
 def test_every_row_of_the_lexicon_is_a_group() -> None:
     rows = read_lexicon()
     groups = lexicon_groups(rows)

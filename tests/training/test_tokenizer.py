@@ -49,6 +49,7 @@ def test_killed_tokenizer_training_leaves_no_folder_that_looks_complete(
     assert ".partial" not in (folder / "tokenizer_config.json").read_text("utf-8")
 
 
+@pytest.mark.medium
 @needs("the tokenizer of JobBGE-m3", PUBLISHED)
 def test_tokenizer_has_the_published_pipeline(tokenizer_folder: Path) -> None:
     ours = json.loads((tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))
