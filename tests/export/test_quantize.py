@@ -242,7 +242,7 @@ def test_copies_add_up_to_the_channel() -> None:
     wrong = np.abs(np.minimum(split.applied(whole), limit).sum(axis=1) - whole[:, 0])
     assert wrong.max() < 0.175
     assert wrong[np.abs(z[:, 0] % limit - 3) < 0.1].max() < 0.02
-    assert split.columns(2).tolist() == [0, 1, 0, 0, 0]
+    assert split.columns(2).tolist() == [0, 1, 0, 0]
 
 
 def test_error_counts_each_token_alike() -> None:
