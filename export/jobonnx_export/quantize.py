@@ -25,6 +25,7 @@ from jobonnx_export.reference import Reference
 ALPHA = 0.65  # of .5, .65 and .8; no checkpoint is worse than with .5, see docs/decisions/0021-channels-that-stick-out-are-split.md
 TINY = float(np.finfo(np.float32).tiny)  # the smallest scale: no division by zero
 _SAMPLE_TOKENS = 512  # that a layer's error is measured on
+_ROWS = 1 << 14  # of an embedding table that are quantised at once
 _MOST_COPIES = 64  # a split adds at most one of so many channels
 _WHOLE = 16  # channels that kernels compute at once: a split adds a multiple of them
 # Linear layers of one encoder layer, grouped by the input that they read.
@@ -205,6 +206,16 @@ def make_recipe(
             if chosen.split is not None:
                 recipe.splits[_widening_of(names[0])] = chosen.split
     return recipe
+
+
+def quantize_rows(table: Floats) -> tuple[np.ndarray[Any, np.dtype[np.int8]], Floats]:
+    """Quantise an embedding table [rows, hidden], symmetric, with a scale per row: int8, and float32 [rows, 1]."""
+    values = np.empty(table.shape, np.int8)
+    scales = np.maximum(np.maximum(table.max(axis=1), -table.min(axis=1)) / 127, TINY).astype(np.float32)[:, None]
+    for start in range(0, len(table), _ROWS):  # a large checkpoint's table is a gigabyte in float32
+        rows = slice(start, start + _ROWS)
+        values[rows] = np.rint(table[rows] / scales[rows])
+    return values, scales
 
 
 def _values_of(output: str) -> str:
