@@ -142,7 +142,7 @@ def export(
         variants: which precisions to make, of `VARIANTS`. With fp32 come the portable graphs: its own, int8's and fp16's.
         revision: Hub branch, tag or commit.
         pooling: "cls" or "mean", for a folder that does not say.
-        allow_degraded: keep variants that miss their tolerance, marked.
+        allow_degraded: keep variants that miss their tolerance, marked; int8 leaves no layer in float to pass it.
         progress: is told each step as it begins.
 
     Returns:
@@ -160,7 +160,7 @@ def export(
         work = prepare(source, folder, variants, revision, pooling, progress)
         oracle = run_pytorch(work, variants)
         tools |= ask_sentence_transformers(work, oracle)
-        graphs, rejected = judge(build(work, oracle, variants), allow_degraded)
+        graphs, rejected = judge(build(work, oracle, variants, all_int8=allow_degraded), allow_degraded)
         finish(work, oracle, graphs, rejected, tools)
     return Bundle.open(output)
 
@@ -254,12 +254,12 @@ def ask_sentence_transformers(work: Work, oracle: Oracle) -> dict[str, str]:
     return {"sentence-transformers": found}
 
 
-def build(work: Work, oracle: Oracle, variants: Collection[str]) -> Iterator[Graph]:
-    """Stage 4: write and measure the graphs of each variant."""
+def build(work: Work, oracle: Oracle, variants: Collection[str], *, all_int8: bool) -> Iterator[Graph]:
+    """Stage 4: write and measure the graphs of each variant; `all_int8` leaves no layer in float for int8's tolerance."""
     for variant in (name for name in VARIANTS if name in variants):
         portable = [PORTABLE] if "fp32" in variants and variant in _PORTABLE else []
         if VARIANTS[variant].storage == "int8":
-            yield from _build_int8(work, oracle, variant, portable)
+            yield from _build_int8(work, oracle, variant, portable, all_int8=all_int8)
         else:
             yield from (_build_float(work, oracle, variant, target) for target in (*VARIANTS[variant].targets, *portable))
 
@@ -379,7 +379,7 @@ def _build_float(work: Work, oracle: Oracle, variant: str, target: str) -> Graph
     return _measured(work, oracle, variant, target, path, variant)
 
 
-def _build_int8(work: Work, oracle: Oracle, variant: str, portable: Sequence[str]) -> Iterator[Graph]:
+def _build_int8(work: Work, oracle: Oracle, variant: str, portable: Sequence[str], *, all_int8: bool) -> Iterator[Graph]:
     """Write and measure the graphs of an int8 variant, with as few layers left in float as its tolerance asks for.
 
     Those are none, then the 2, 4, 8, ... layers of the largest errors. The first target's graph decides; the others are written
@@ -393,7 +393,7 @@ def _build_int8(work: Work, oracle: Oracle, variant: str, portable: Sequence[str
         in_float = sorted(worst_first[:count])
         graph = _write_int8(work, oracle, variant, first, recipe, in_float)
         count = max(2, count * 2)
-        if not tolerance_violations(variant, graph.parity) or count > len(worst_first) // 2:
+        if all_int8 or not tolerance_violations(variant, graph.parity) or count > len(worst_first) // 2:
             break
     yield graph
     for target in (*others, *portable):
@@ -411,7 +411,7 @@ def _write_int8(work: Work, oracle: Oracle, variant: str, target: str, recipe: I
         into_one_file(path, data.path)
     # The recipe's text enters the fingerprint, so its words stay: "column" is an output channel.
     described = (
-        f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
+        f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=s8/row "
         f"calibration={calibration_sha256(work.model.prompts.values())[:16]} float={','.join(in_float) or 'none'}"
     )
     return _measured(work, oracle, variant, target, path, described)

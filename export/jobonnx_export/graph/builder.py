@@ -26,7 +26,7 @@ from jobonnx_export.graph.external_data import DataFile
 from jobonnx_export.graph.layout import Layout, Padded, Rows, Unpadded
 from jobonnx_export.graph.linear import FloatLinear, Int8Linear, Linear, QdqLinear
 from jobonnx_export.graph.writer import GraphWriter
-from jobonnx_export.quantize import Int8Recipe
+from jobonnx_export.quantize import Int8Recipe, quantize_rows
 
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUT = "sentence_embedding"
@@ -74,7 +74,7 @@ def write_float_graph(
                 if standard_ops_only
                 else FusedAttention(checkpoint, layout, linear)
             )
-        _Encoder(checkpoint, layout, linear, attention, dtype, word_dtype=dtype).write(path, hidden_states)
+        _Encoder(checkpoint, layout, linear, attention, dtype).write(path, hidden_states)
 
 
 def write_int8_graph(
@@ -88,7 +88,7 @@ def write_int8_graph(
 ) -> None:
     """Write `path`, and its large tensors into a data file beside it: int8 products of unpadded rows, all else in float32.
 
-    The word embeddings are stored as float16.
+    The word embeddings are stored as int8, with a scale per row.
 
     Args:
         checkpoint: where the other tensors come from. Each is read once and never kept.
@@ -109,14 +109,14 @@ def write_int8_graph(
         else:
             linear = Int8Linear(graph, checkpoint, layout, recipe)
             attention = FusedAttention(checkpoint, layout, linear)
-        _Encoder(checkpoint, layout, linear, attention, np.float32, word_dtype=np.float16).write(path, hidden_states)
+        _Encoder(checkpoint, layout, linear, attention, np.float32, int8_words=True).write(path, hidden_states)
 
 
 class _Encoder:
     """XLM-RoBERTa (Conneau et al. 2020, arXiv:1911.02116) with pooling and normalisation."""
 
     def __init__(
-        self, checkpoint: Checkpoint, layout: Layout, linear: Linear, attention: Attention, dtype: Any, word_dtype: Any
+        self, checkpoint: Checkpoint, layout: Layout, linear: Linear, attention: Attention, dtype: Any, *, int8_words: bool = False
     ) -> None:
         """Put the parts together.
 
@@ -126,7 +126,7 @@ class _Encoder:
             linear: the kind of linear layer.
             attention: the kind of attention.
             dtype: what the encoder computes in, float32 or float16.
-            word_dtype: what the word embeddings are stored in.
+            int8_words: store the word embeddings as int8, with a scale per row.
         """
         self.graph = layout.graph
         self.checkpoint = checkpoint
@@ -134,7 +134,7 @@ class _Encoder:
         self.linear = linear
         self.attention = attention
         self.dtype = dtype
-        self.word_dtype = word_dtype
+        self.int8_words = int8_words
 
     def write(self, path: Path, hidden_states: bool) -> None:
         """Add every node and write the graph file."""
@@ -172,12 +172,7 @@ class _Encoder:
     def embed(self) -> str:
         """Sum of the embeddings of words and positions, normalised: rows of all tokens."""
         position_ids = self.position_ids()
-        words = self.checkpoint.tensor("embeddings.word_embeddings.weight").astype(self.word_dtype)
-        table = self.graph.const("embeddings.word_embeddings.weight", words)
-        del words  # half a gigabyte in a large checkpoint
-        x = self.graph.op("Gather", table, self.layout.tokens("input_ids"), axis=0)
-        if self.word_dtype is not self.dtype:
-            x = self.graph.op("Cast", x, to=TensorProto.FLOAT)
+        x = self.words(self.layout.tokens("input_ids"))
         # Only the rows that a text within the limit can reach. The one token type is the same for every token.
         a = self.checkpoint.architecture
         positions = self.checkpoint.tensor("embeddings.position_embeddings.weight")[: self.checkpoint.max_tokens + a.pad_id + 1]
@@ -185,6 +180,16 @@ class _Encoder:
         table = self.graph.const("embeddings.positions", positions.astype(self.dtype))
         x = self.add(x, self.graph.op("Gather", table, self.layout.tokens(position_ids), axis=0))
         return self.norm(x, "embeddings.LayerNorm")
+
+    def words(self, ids: str) -> str:
+        """Look the embeddings of words up: rows of all tokens."""
+        g, name = self.graph, "embeddings.word_embeddings.weight"
+        words = self.checkpoint.tensor(name)
+        if not self.int8_words:
+            return g.op("Gather", g.const(name, words.astype(self.dtype)), ids, axis=0)
+        values, scales = quantize_rows(words)
+        x = g.op("Cast", g.op("Gather", g.const(f"{name}_s8", values), ids, axis=0), to=TensorProto.FLOAT)
+        return g.op("Mul", x, g.op("Gather", g.const(f"{name}.scale", scales), ids, axis=0))
 
     def position_ids(self) -> str:
         """Count the ids that are not padding, from pad_id + 1: int64 [batch, sequence].

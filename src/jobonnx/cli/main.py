@@ -18,6 +18,7 @@ from jobonnx.cli.embed import embed
 from jobonnx.cli.evaluate import evaluate, rank
 from jobonnx.cli.index import index
 from jobonnx.cli.options import log_to_stderr
+from jobonnx.cli.serve import serve
 from jobonnx.cli.titles import encode, match
 from jobonnx.errors import JobonnxError
 
@@ -77,5 +78,5 @@ def main(ctx: click.Context) -> None:
     ctx.with_resource(log_to_stderr())
 
 
-for command in (bench, embed, encode, evaluate, export, index, info, match, rank, tune, verify):
+for command in (bench, embed, encode, evaluate, export, index, info, match, rank, serve, tune, verify):
     main.add_command(command)
