@@ -90,7 +90,10 @@ def test_wrong_calls_are_one_sentence(titles: Path, tmp_path: Path) -> None:
     for arguments, said in (
         ((titles, "-o", tmp_path / "out", "--column", "name"), "has no column 'name'; it has title, id"),
         ((tmp_path / "absent.csv", "-o", tmp_path / "out", "--column", "x"), "absent.csv does not exist; name a table"),
-        ((titles, "-o", tmp_path / "out", "--column", "title", "--prompt-name", "nosuch"), "prompt_name='nosuch' is unknown"),
+        (
+            (titles, "-o", tmp_path / "out", "--column", "title", "--document-prompt-name", "nosuch"),
+            "prompt_name='nosuch' is unknown",
+        ),
     ):
         result = run(*arguments)
         assert result.exit_code == 1

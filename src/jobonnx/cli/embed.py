@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobonnx.cli.options import FILE, encoder_options, load
+from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.progress import shares
 from jobonnx.strict_json import json_text
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--ray", "address", metavar="ADDRESS", help="Compute on this Ray cluster, with --workers actors; auto finds one.")
 @click.option("--gpus", type=click.FloatRange(min=0), default=0.0, show_default=True, help="That each actor of --ray asks for.")
 @click.option("--cache", type=FILE, metavar="FILE", help="Take vectors of earlier jobs from this file, and add new ones to it.")
-@click.option("--prompt-name", metavar="NAME", help="Put this prompt of the model before every title.")
+@prompt_options("document")
 @encoder_options
 def embed(
     inputs: tuple[str, ...],
@@ -60,7 +61,6 @@ def embed(
     address: str | None,
     gpus: float,
     cache: Path | None,
-    prompt_name: str | None,
     model: str | None,
     **options: Any,
 ) -> None:
@@ -75,14 +75,14 @@ def embed(
     from jobonnx.bulk.pipeline import Maker
     from jobonnx.bulk.pipeline import embed as run
     from jobonnx.data.tables import find_tables
-    from jobonnx.prompts import choose_prompt
 
     if gpus and address is None:
         raise click.UsageError("--gpus is what each actor of --ray asks for; give an address, or choose a GPU with --provider")
     files = tuple(find_tables(inputs))
+    prompts = take_prompts(options)
     encoder = load(model, **options)
     embedder = Embedder(encoder, dtype)
-    prompt = choose_prompt(encoder.bundle.model, prompt_name, None)
+    prompt = prompt_for(encoder, "document", prompts)
     job = Job(files, column, id_column, on_bad_row, prompt)
     maker = Maker(encoder.fingerprint, encoder.bundle.model.source, encoder.variant, embedder.layout)
 

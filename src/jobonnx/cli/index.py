@@ -205,11 +205,14 @@ def _create_from(folder: Path, source: Path) -> None:
 
     output = Output.open(source)
     output.check_floats()
-    with Index.create(folder, output.fingerprint, output.dimension) as made, bar(output.parts, "parts", True) as advance:
+    with (
+        Index.create(folder, output.fingerprint, output.dimension, output.prompt) as made,
+        bar(output.parts, "parts", True) as advance,
+    ):
         for ids, titles, vectors in output.read():
             named = [place for place, title in enumerate(titles) if title.strip()]
             some_ids, some = [ids[place] for place in named], [titles[place] for place in named]
-            made.add(some, unit(vectors[named]), fingerprint=output.fingerprint, ids=some_ids)
+            made.add(some, unit(vectors[named]), fingerprint=output.fingerprint, prompt=output.prompt, ids=some_ids)
             advance(1)
         click.echo(f"{folder}: {len(made):,} titles added", err=True)
 
