@@ -19,6 +19,8 @@ from jobonnx.text.batching import pad
 from jobonnx_export.graph.builder import write_int8_graph
 from jobonnx_export.quantize import Int8Recipe, LinearStatistics, linear_names, make_recipe
 
+pytestmark = pytest.mark.medium
+
 TITLES = [
     "Koch",
     "Oberbürgermeister",
