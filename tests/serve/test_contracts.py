@@ -58,7 +58,6 @@ def test_every_vector_is_the_encoders(service: Running, small: Encoder) -> None:
     assert (np.sum(vectors * expected, axis=1) >= 0.99999).all()
 
 
-@pytest.mark.export
 def test_every_vector_of_fp32_is_the_encoders_within_a_hundred_thousandth(bundle: Path) -> None:
     with running("-m", str(bundle), "--variant", "fp32") as other:
         vectors = vectors_of(embeddings(other, TITLES))

@@ -150,13 +150,13 @@ class BuiltIn:
         """Nothing replaces them."""
         return None
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool = True) -> Floats:
+    def encode(self, titles: list[str], /, *, prompt: str = "", normalize_embeddings: bool = True) -> Floats:
         """Encode titles part by part, as `cached_index` wants it."""
         import numpy as np
 
         parts = []
-        for first in range(0, len(sentences), _PART):
-            parts.append(self._encode_part(sentences[first : first + _PART]))
+        for first in range(0, len(titles), _PART):
+            parts.append(self._encode_part([prompt + title for title in titles[first : first + _PART]]))
             self._done = first + len(parts[-1])
         return np.concatenate(parts)
 

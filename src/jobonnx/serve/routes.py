@@ -192,7 +192,7 @@ class Routes:
                 "provider": encoder.provider,
                 "threads": encoder.settings.threads,
                 "corpus_titles": len(self._service.corpus),
-                "prompts": sorted(model.prompts),
+                "prompts": sorted(encoder.prompts),
                 "version": __version__,
             }
         )
@@ -257,7 +257,7 @@ class Routes:
     def _with_prompt(self, texts: list[Text], name: str | None) -> list[Text]:
         """Put the prompt before every text, as Encoder.encode does; token ids are complete."""
         try:
-            before = choose_prompt(self._model, name, None)
+            before = choose_prompt(self._encoder.prompts, self._encoder.default_prompt_name, name, None)
         except ValueError as error:
             raise HttpError(422, str(error), param="prompt_name") from None
         return [before + text if isinstance(text, str) else text for text in texts] if before else texts
