@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jobonnx import __version__
 from jobonnx.arrays import Floats
 from jobonnx.bundle.integrity import describe_file
 from jobonnx.bundle.manifest import (
@@ -52,7 +53,8 @@ from jobonnx_export.settings import write_json, write_settings
 from jobonnx_export.source import Source, locate
 from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
 
-_TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
+_TOOLS = ("torch", "transformers", "onnx", "tokenizers")
+_PORTABLE_TOOLS = ("optimum", "optimum-onnx")  # without fp32 they need not be there: nothing else asks for them
 _ENGINE = "engine"  # the folder of our graphs
 # Where sentence-transformers, optimum and transformers.js look for graphs that leave pooling to them. fp32's is optimum's own.
 _PORTABLE = {
@@ -153,7 +155,7 @@ def export(
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
         raise JobonnxError(f"variant {', '.join(unknown) or 'list is empty'}: pick from {', '.join(VARIANTS)}")
-    tools = _tools()  # before the work: what is not installed is known at once
+    tools = _tools(variants)  # before the work: what is not installed is known at once
     with new_folder(output) as folder:
         work = prepare(source, folder, variants, revision, pooling, progress)
         oracle = run_pytorch(work, variants)
@@ -318,12 +320,13 @@ def finish(work: Work, oracle: Oracle, graphs: list[Graph], rejected: list[Rejec
     write_manifest(bundle)
 
 
-def _tools() -> dict[str, str]:
+def _tools(variants: Collection[str]) -> dict[str, str]:
     """Versions of what exports, for the manifest. safetensors has no part in the values, but is asked for with the others."""
     version("safetensors")
     return {
+        "jobonnx": __version__,  # not the installed one's: a working tree may stand before it, or nothing be installed
         "python": platform.python_version(),
-        **{tool: version(tool) for tool in _TOOLS},
+        **{tool: version(tool) for tool in (*_TOOLS, *(_PORTABLE_TOOLS if "fp32" in variants else ()))},
         "onnxruntime": import_onnxruntime().__version__,
     }
 

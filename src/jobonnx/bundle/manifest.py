@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bundle.hub import HUB_ID, download
+from jobonnx.bundle.hub import DEFAULT_ACCESS, HUB_ID, HubAccess, download
 from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, describe_file, is_inside, with_checksum
 from jobonnx.errors import JobonnxError
 from jobonnx.strict_json import convert, json_text, read_json
@@ -143,6 +143,7 @@ class Bundle:
         revision: str | None = None,
         verify: bool = False,
         variant: str | None = None,
+        hub: HubAccess = DEFAULT_ACCESS,
     ) -> Bundle:
         """Open a bundle folder, a Hub id that holds one, or (None) the small model that comes with the package.
 
@@ -156,13 +157,14 @@ class Bundle:
             verify: hash large files too, whatever is known of them.
             variant: leave out the graphs of all other variants, and the portable ones: they are neither downloaded nor checked.
                 `DEFAULT` for the default variant; None for every file.
+            hub: cache folder, token, and whether to stay offline.
 
         Raises:
             JobonnxError: no bundle there, a file is missing or altered, or the format is newer than this version reads.
         """
         if source is None and revision is not None:
             raise JobonnxError(f"the small model comes with jobonnx and has no revision {revision!r}; leave --revision away")
-        folder = _SMALL_MODEL if source is None else _locate(source, revision, variant)
+        folder = _SMALL_MODEL if source is None else _locate(source, revision, variant, hub)
         bundle = _with_edited_prompts(_read(folder))
         files = bundle.files_of(variant)
         check_files(folder, files, folder / MANIFEST, verify)
@@ -194,7 +196,9 @@ class Bundle:
         """Tell what a variant's precision is made of; the same for all its targets."""
         return next(g.recipe for g in self.graphs if g.variant == variant)
 
-    def fingerprint(self, variant: str, truncation: str = "right", dimension: int | None = None) -> str:
+    def fingerprint(
+        self, variant: str, truncation: str = "right", dimension: int | None = None, max_tokens: int | None = None
+    ) -> str:
         """Hash of all that decides a vector: 64 hex digits. Vectors may share an index if and only if these are equal.
 
         Source tensors, tokenizer, pooling, normalisation, length limit, truncation side, white space, output dimension and the
@@ -206,7 +210,7 @@ class Bundle:
             "tokenizer": m.tokenizer_sha256,
             "pooling": m.pooling,
             "normalize": m.normalize,
-            "max_tokens": m.max_tokens,
+            "max_tokens": max_tokens or m.max_tokens,
             # Under "error" no text is ever cut, so its vectors are those of either side; they count as the default's.
             "truncation": "left" if truncation == "left" else "right",
             "white_space": m.white_space,
@@ -261,7 +265,7 @@ def _with_edited_prompts(bundle: Bundle) -> Bundle:
     return replace(bundle, model=model, files=bundle.files | {PROMPTS: found})
 
 
-def _locate(source: str | os.PathLike[str], revision: str | None, variant: str | None) -> Path:
+def _locate(source: str | os.PathLike[str], revision: str | None, variant: str | None, hub: HubAccess) -> Path:
     if not str(source).strip():
         raise JobonnxError("the bundle's name is empty; give a folder or a Hub id, or leave it out for the small model")
     folder = Path(source)
@@ -271,7 +275,7 @@ def _locate(source: str | os.PathLike[str], revision: str | None, variant: str |
         return folder
     if isinstance(source, str) and HUB_ID.fullmatch(source) and not folder.exists():
         fix = f"holds a checkpoint, not a bundle; export it first: jobonnx export {source} -o BUNDLE"
-        return download(source, revision, MANIFEST, fix, lambda folder: _read(folder).files_of(variant))
+        return download(source, revision, MANIFEST, fix, lambda folder: _read(folder).files_of(variant), hub)
     raise JobonnxError(f"{source}: no such bundle folder; make one with: jobonnx export CHECKPOINT -o {source}")
 
 

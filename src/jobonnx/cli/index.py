@@ -53,12 +53,14 @@ def index() -> None:
 @index.command()
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("titles", nargs=-1, metavar="[TITLE]...")
+@click.option("--from", "source", type=FILE, metavar="OUTPUT", help="Take titles, vectors and ids from what `jobonnx embed` made.")
 @_titles_options
 @prompt_options("document")
 @encoder_options
 def create(
     folder: Path,
     titles: tuple[str, ...],
+    source: Path | None,
     path: Path | None,
     column: str | None,
     id_column: str | None,
@@ -68,6 +70,11 @@ def create(
     """Make an index of titles: the arguments, a file or stdin, one title per line."""
     from jobonnx.search.index import Index
 
+    if source is not None:
+        if titles or path is not None or column or id_column or model:
+            raise click.UsageError("--from OUTPUT has titles, ids and vectors; give no titles, file, column or model beside it")
+        _create_from(folder, source)
+        return
     table = _read(titles, path, column, id_column)
     prompts = take_prompts(options)
     encoder = load(model, **options)
@@ -187,6 +194,24 @@ def _add(opened: Index, table: Table, encoder: Encoder) -> None:
             opened.add(some, vectors, fingerprint=encoder.fingerprint, prompt=opened.prompt, ids=some_ids)
             advance(len(places))
     click.echo(f"{opened.path}: {len(opened) - before:,} titles added, {len(opened):,} in all", err=True)
+
+
+def _create_from(folder: Path, source: Path) -> None:
+    """Make an index of a finished output of `jobonnx embed`, part by part."""
+    from jobonnx.arrays import unit
+    from jobonnx.bulk.output import Output
+    from jobonnx.progress import bar
+    from jobonnx.search.index import Index
+
+    output = Output.open(source)
+    output.check_floats()
+    with Index.create(folder, output.fingerprint, output.dimension) as made, bar(output.parts, "parts", True) as advance:
+        for ids, titles, vectors in output.read():
+            named = [place for place, title in enumerate(titles) if title.strip()]
+            some_ids, some = [ids[place] for place in named], [titles[place] for place in named]
+            made.add(some, unit(vectors[named]), fingerprint=output.fingerprint, ids=some_ids)
+            advance(1)
+        click.echo(f"{folder}: {len(made):,} titles added", err=True)
 
 
 def _read(titles: Sequence[str], path: Path | None, column: str | None, id_column: str | None) -> Table:

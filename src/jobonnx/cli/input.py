@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,7 +12,7 @@ from jobonnx.cli.index import read_table
 from jobonnx.errors import JobonnxError, reason
 from jobonnx.files import read_lines, split_lines, unreadable
 
-column_option: Any = click.option(
+column_option = click.option(
     "--column", metavar="NAME", help="Column of the titles, in a .csv, .tsv, .parquet or .jsonl file, or one of these with .gz."
 )
 

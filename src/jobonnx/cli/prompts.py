@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from jobonnx import Encoder
     from jobonnx.evaluation.ranking import Prompted
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 _TEXTS = {"query": "query", "document": "title of the corpus"}
 
 
@@ -21,10 +23,10 @@ def _utf8(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     return value
 
 
-def prompt_options(*sides: str) -> Any:
+def prompt_options(*sides: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the options of these sides, "query" and "document"; `take_prompts` takes what they give."""
 
-    def decorate(command: Any) -> Any:
+    def decorate(command: Command) -> Command:
         for side in reversed(sides):
             text = f"Text to put before every {_TEXTS[side]}; in place of a name."
             name = f"Name of the model's prompt for every {_TEXTS[side]}; {side!r} if left out, and none if the model has none."
@@ -53,7 +55,7 @@ def prompt_for(encoder: Encoder, side: str, prompts: dict[str, dict[str, str]]) 
     from jobonnx.prompts import prompt_of
 
     given = prompts.get(side, {})
-    return prompt_of(encoder.bundle.model, side, given.get("prompt_name"), given.get("prompt"))
+    return prompt_of(encoder, side, given.get("prompt_name"), given.get("prompt"))
 
 
 def with_prompt(encoder: Encoder, side: str, prompts: dict[str, dict[str, str]]) -> Prompted:

@@ -32,7 +32,7 @@ class TitleEncoder(Protocol):
     def dimension(self) -> int:
         """Length of a vector."""
 
-    def encode(self, sentences: list[str], *, prompt: str, normalize_embeddings: bool) -> Floats:
+    def encode(self, titles: list[str], /, *, prompt: str, normalize_embeddings: bool) -> Floats:
         """Encode titles with a prompt before each: float32 [titles, dimension], of unit length."""
 
 
