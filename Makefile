@@ -14,9 +14,9 @@ check: # lint, layout, types
 test: # what CI runs: all but the markers slow, network and campaign
 	$(PYTHON) -m pytest
 
-# Besides, without the tests that need an export: conftest.py gives them the marker, because torch exports for a minute before the first.
+# Besides, without the marker medium; tests/conftest.py gives it to every test that needs an export.
 test-fast: # under 90 seconds on two cores
-	$(PYTHON) -m pytest -m "not slow and not network and not campaign and not export"
+	$(PYTHON) -m pytest -m "not slow and not network and not campaign and not medium"
 
 test-all: # everything; the campaigns take SECONDS_EACH each
 	JOBONNX_CAMPAIGN_SEED=$(SEED) JOBONNX_CAMPAIGN_SECONDS=$(SECONDS_EACH) $(PYTHON) -m pytest -m ""

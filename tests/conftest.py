@@ -15,10 +15,10 @@ EXPORTING = {"checkpoint", "bundle", "encoder", "calibrated", "calibrated_mean",
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need an export, which `make test-fast` leaves out: the export alone takes about a minute."""
+    """Mark the tests that need an export: it alone takes about a minute."""
     for item in items:
         if EXPORTING & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.export)
+            item.add_marker(pytest.mark.medium)
 
 
 @pytest.fixture(scope="session", autouse=True)

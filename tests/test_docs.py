@@ -144,6 +144,7 @@ def test_no_document_needs_a_folder_outside_the_repository(page: Path) -> None:
     assert "../shared" not in _read(page)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("language", "code", "output"), list(_runnable()))
 def test_blocks_run_and_print_what_is_shown(language: str, code: str, output: str, tmp_path: Path) -> None:
     """A block marked with <!-- run --> runs in an empty folder, and prints the block marked with <!-- prints -->."""

@@ -17,7 +17,7 @@ def test_the_workflow_runs_the_fast_tests_of_the_makefile() -> None:
     assert f"python -m pytest -m {fast}" in WORKFLOW
     options = PROJECT["tool"]["pytest"]["ini_options"]
     (default,) = re.findall(r'-m (".*?")', options["addopts"])
-    assert fast == f'{default[:-1]} and not export"'
+    assert fast == f'{default[:-1]} and not medium"'
 
 
 def test_the_workflow_runs_on_what_the_project_promises() -> None:

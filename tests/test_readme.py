@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.checkpoints import ROOT
+
+pytestmark = pytest.mark.medium
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

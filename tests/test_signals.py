@@ -30,16 +30,18 @@ try:
 except Stopped as stop:
     os._exit(128 + stop.number)
 """
-SWALLOWED = """
+# Many short sleeps: a signal between Python's check for one and the call of a single long sleep would be seen at its end only.
+SLEPT = "for _ in range(3000): time.sleep(0.01)"
+SWALLOWED = f"""
         try:
-            time.sleep(30)
+            {SLEPT}
         except BaseException:
             pass  # as C code under way may
 """
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("work", ["time.sleep(30)", SWALLOWED], ids=["python", "swallowed"])
+@pytest.mark.parametrize("work", [SLEPT, SWALLOWED], ids=["python", "swallowed"])
 def test_a_signal_leaves_nothing_and_its_status(tmp_path: Path, number: signal.Signals, work: str) -> None:
     command = [sys.executable, "-c", WORK.replace("{work}", work), str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -51,6 +53,7 @@ def test_a_signal_leaves_nothing_and_its_status(tmp_path: Path, number: signal.S
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("delay", [0.05, 0.15, 0.3, 0.6])
 def test_the_command_line_stops_at_any_moment_without_a_traceback(number: signal.Signals, delay: float) -> None:

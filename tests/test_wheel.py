@@ -32,6 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.mark.medium
 def test_the_wheel_holds_the_runtime_the_exporter_and_the_benchmark(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -57,6 +58,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert {line.split(">=")[0] for line in required} == {"numpy", "tokenizers", "click", "rich", "huggingface-hub", "msgspec"}
 
 
+@pytest.mark.medium
 def test_the_source_archive_builds_and_tests_without_the_weights(tmp_path: Path) -> None:
     archive = build("sdist", tmp_path / "dist")
     assert archive.stat().st_size < 20 * MEGABYTE

@@ -106,6 +106,7 @@ def test_a_product_has_either_a_time_or_a_reason() -> None:
             Product("engine", "cpu", "fp32", 1, 1, 1, **wrong)
 
 
+@pytest.mark.medium
 def test_it_runs_as_a_program() -> None:
     command = [sys.executable, "-P", "-m", "jobonnx_bench.gemm", "--hidden", "4", "--intermediate", "8", "--threads", "1"]
     done = subprocess.run([*command, "--provider", "cpu"], capture_output=True, text=True, check=True)

@@ -12,6 +12,8 @@ from helpers.adapters import SIZES, small_workload
 from jobonnx import JobonnxError
 from jobonnx_bench.workload import Sizes, Workload, draw
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture(scope="module")
 def workload(checkpoint: Path) -> Workload:

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from jobonnx_bench.gemm import Product
 from jobonnx_bench.report import Reading
+
+pytestmark = pytest.mark.medium
 
 LIMITS = Path(__file__).parents[2] / "benchmarks" / "limits.py"
 SMALL = ["--hidden", "8", "--intermediate", "16", "--layers", "1", "--threads", "1", "--large", "65536"]

@@ -28,6 +28,8 @@ from jobonnx.files import cache_folder
 from jobonnx.parity.verify import verify
 from jobonnx.runtime.tuning_cache import path_of, this_machine
 
+pytestmark = pytest.mark.medium
+
 SMALL = Bundle.open().folder
 FILES = sorted(path.relative_to(SMALL).as_posix() for path in SMALL.rglob("*") if path.is_file())
 TEXTS = ["Koch", "Krankenschwester", "软件工程师", "", "Koch " * 100]

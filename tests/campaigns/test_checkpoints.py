@@ -21,6 +21,8 @@ from jobonnx import Bundle
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
 from jobonnx_export.pipeline import export
 
+pytestmark = pytest.mark.medium
+
 #: What decides a vector is read from these; the others are not read, or only copied.
 READ = ("config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 NEEDED = ("config.json", "1_Pooling/config.json", "tokenizer.json", "model.safetensors")

@@ -18,6 +18,8 @@ import pytest
 from campaigns import campaign
 from jobonnx.cli.main import main
 
+pytestmark = pytest.mark.medium
+
 PROGRAM = [sys.executable, "-c", "from jobonnx.cli import main; main()"]
 STATUSES = (0, 1, 2)
 #: Words for any argument or option. What exec itself refuses (NUL) goes through CliRunner below.

@@ -17,6 +17,8 @@ from jobonnx.errors import JobonnxError
 from jobonnx.evaluation.evaluate import evaluate_run
 from jobonnx.evaluation.trec import read_qrels, read_run
 
+pytestmark = pytest.mark.medium
+
 CUTOFFS = (1, 3, 5, 10, 100, 1000)
 _PARAMETERS = ",".join(map(str, CUTOFFS))
 MEASURES = {f"{name}.{_PARAMETERS}" for name in ("success", "P", "recall", "ndcg_cut")} | {"map", "recip_rank", "ndcg"}

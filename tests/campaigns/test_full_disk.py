@@ -32,7 +32,7 @@ from jobonnx.search.corpus import cached_index
 from jobonnx.search.index import Index
 from jobonnx_bench.render.folder import write_report
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a limit on file size is POSIX's")
+pytestmark = [pytest.mark.medium, pytest.mark.skipif(sys.platform == "win32", reason="a limit on file size is POSIX's")]
 
 _DISK = 12 << 20  # bytes of the small disk
 

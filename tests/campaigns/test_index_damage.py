@@ -27,7 +27,7 @@ from jobonnx.errors import JobonnxError
 from jobonnx.search.corpus import cached_index
 from jobonnx.search.index import Index
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs faiss")
+pytestmark = [pytest.mark.medium, pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs faiss")]
 
 DATABASE = "index.sqlite"
 
@@ -308,9 +308,9 @@ class Lookup:
     fingerprint = FINGERPRINT
     dimension = DIMENSION
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
-        assert normalize_embeddings
-        return vectors(sentences)
+    def encode(self, titles: list[str], /, *, prompt: str, normalize_embeddings: bool) -> Floats:
+        assert (prompt, normalize_embeddings) == ("", True)
+        return vectors(titles)
 
 
 def check_vectors(index: Index, titles: list[str]) -> None:

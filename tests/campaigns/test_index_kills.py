@@ -19,9 +19,12 @@ from helpers.indexes import DIMENSION, FINGERPRINT, add, check, vectors
 from jobonnx.errors import JobonnxError
 from jobonnx.search.index import Index
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or importlib.util.find_spec("faiss") is None, reason="needs fork, SIGKILL and faiss"
-)
+pytestmark = [
+    pytest.mark.medium,
+    pytest.mark.skipif(
+        sys.platform == "win32" or importlib.util.find_spec("faiss") is None, reason="needs fork, SIGKILL and faiss"
+    ),
+]
 
 TITLES = [*(f"title {number}" for number in range(300)), "", " ", "a\nb", "Koch", "koch", "KOCH", "\u00e9", "e\u0301", "软件"]
 TITLES += ["\ud800x", "x" * 5000]

@@ -17,6 +17,8 @@ from campaigns import campaign
 from helpers.checkpoints import make_checkpoint
 from jobonnx.data.titles import read_titles
 
+pytestmark = pytest.mark.medium
+
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 PROGRAM = [sys.executable, "-c", "from jobonnx.cli import main; main()"]
 #: Command -> what it may leave: its complete output.

@@ -212,7 +212,10 @@ def small() -> Peer:
     return Peer(Bundle.open().folder / "tokenizer.json")
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:The tokenizer class you load", "ignore:Token indices sequence length")
+pytestmark = [
+    pytest.mark.medium,
+    pytest.mark.filterwarnings("ignore:The tokenizer class you load", "ignore:Token indices sequence length"),
+]
 
 
 def test_some_hostile_texts(small: Peer) -> None:

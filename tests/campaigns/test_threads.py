@@ -24,6 +24,8 @@ from jobonnx.data.titles import read_titles
 from jobonnx.errors import JobonnxError
 from jobonnx.search.index import Index
 
+pytestmark = pytest.mark.medium
+
 _PATIENCE = 120  # seconds after which a thread or a process hangs
 
 # Adds and removes titles by a plan, and reports each write when it has come back.

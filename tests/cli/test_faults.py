@@ -36,6 +36,7 @@ def forged(folder: Path, name: str, content: bytes) -> Path:
     return made
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("output", ["t.jsonl", "./t.jsonl", "link.jsonl"])
 def test_encode_does_not_write_over_its_input(tmp_path: Path, output: str) -> None:
     (tmp_path / "t.jsonl").write_text("cook\n")
@@ -67,6 +68,7 @@ def test_a_graph_that_does_not_load_is_one_line_without_colours(tmp_path: Path) 
     assert "\x1b" not in said[0]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("part", ["post_processor", "normalizer", "unk_id"])
 def test_a_tokenizer_that_panics_is_one_line_after_those_that_rust_prints(tmp_path: Path, part: str) -> None:
     parsed: Any = json.loads((Bundle.open().folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -84,6 +86,7 @@ def test_a_tokenizer_that_panics_is_one_line_after_those_that_rust_prints(tmp_pa
     assert "tokenizer.json" in said[-1]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("content", ["[" * 100_000, "null", "5", "[1, 2]", '["a", "b"]'])
 def test_reference_texts_that_are_none_are_one_line(tmp_path: Path, content: str) -> None:
     status, said = run("verify", str(forged(tmp_path, "reference.json", content.encode())))

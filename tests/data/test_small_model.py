@@ -23,6 +23,8 @@ from jobonnx_train.split import hold_out
 from jobonnx_train.tasks import validation_sets
 from jobonnx_train.validation import score
 
+pytestmark = pytest.mark.medium
+
 ESCO, ONET, CSCO = SHARED / "esco_v1.2.0", SHARED / "onet_27.0", SHARED / "csco2022" / "csco22.csv"
 MEGABYTE = 1 << 20
 

@@ -99,6 +99,7 @@ def test_order_of_the_corpus_does_not_matter() -> None:
     assert one == other
 
 
+@pytest.mark.medium
 def test_more_queries_than_a_block() -> None:
     corpus = {f"d{i}": f"title {i}" for i in range(2000)}
     queries = {f"q{i}": f"title {i % 30}" for i in range(2100)}
@@ -164,6 +165,7 @@ def test_compare_names_every_metric_and_refuses_other_queries() -> None:
         compare(one, Evaluation("set", ("q", "s"), other.per_query, Counts()))
 
 
+@pytest.mark.medium
 @needs_avature
 def test_avature_agrees_with_sentence_transformers(tmp_path: Path) -> None:
     data = read_folder(AVATURE / "de")
@@ -181,6 +183,7 @@ def test_avature_agrees_with_sentence_transformers(tmp_path: Path) -> None:
     assert {f"cosine_{name}": value for name, value in from_file.items()} == pytest.approx(means, abs=1e-9)
 
 
+@pytest.mark.medium
 @needs_avature
 @pytest.mark.parametrize("language", ["en", "es", "de", "zh"])
 def test_the_small_model_on_avature_scores_as_by_sentence_transformers(language: str) -> None:

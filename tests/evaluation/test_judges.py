@@ -17,7 +17,7 @@ from jobonnx.evaluation.lines import Counts
 from jobonnx.evaluation.trec import Qrels, Run, read_qrels, read_run
 
 # ranx hashes ids to 64 bits and casts them.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unsafe cast")]
+pytestmark = [pytest.mark.medium, pytest.mark.filterwarnings("ignore:unsafe cast")]
 
 CUTOFFS = (1, 5, 10, 20, 100, 500)
 Scores = dict[str, dict[str, float]]

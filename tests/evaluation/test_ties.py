@@ -23,6 +23,7 @@ from jobonnx.evaluation.trec import Qrels, Run
 CUTOFFS = (1, 2, 3, 5)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(12))
 def test_all_37_metrics_are_those_of_the_evaluator_on_sets_with_duplicate_titles(seed: int) -> None:
     queries, corpus, qrels, encoder = with_duplicates(seed)
@@ -46,6 +47,7 @@ def test_the_evaluators_order_is_another_than_trec_evals() -> None:
     assert differ >= 6
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("rule", TIES)
 def test_the_range_holds_what_every_rule_gives(seed: int, rule: str) -> None:
@@ -58,6 +60,7 @@ def test_the_range_holds_what_every_rule_gives(seed: int, rule: str) -> None:
         assert low - 1e-12 <= value <= high + 1e-12, metric
 
 
+@pytest.mark.medium
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=6), st.integers(0, 3), st.booleans())
 def test_the_range_is_exactly_that_of_all_orders(documents: list[tuple[int, int]], unranked: int, graded: bool) -> None:

@@ -21,6 +21,8 @@ from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.checkpoint import open_checkpoint
 from jobonnx_export.reference import Reference
 
+pytestmark = pytest.mark.medium
+
 WORDS = "embeddings.word_embeddings.weight"
 Tensors = dict[str, torch.Tensor]
 

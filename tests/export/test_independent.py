@@ -22,6 +22,8 @@ from jobonnx_export.independent import check_tokenizer, check_vectors, texts_of_
 from jobonnx_export.pipeline import export
 from jobonnx_export.reference import Reference
 
+pytestmark = pytest.mark.medium
+
 TEXTS = ["Koch", "Maler Konditormeister Lackierer", "", "工程师", "a " * 200]
 TOKEN = "Konditormeister"
 

@@ -19,6 +19,8 @@ from jobonnx.text.batching import batch_by_length, pad
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.quantize import ALPHA, make_recipe
 
+pytestmark = pytest.mark.medium
+
 LANGUAGES = ("en", "es", "de", "zh")
 MOST_LOST = -0.005  # nDCG@20; the small model's own gate
 PRECISIONS = (("int8", ALPHA, False), ("int8-static", ALPHA, True), ("int8 without smoothing", None, False))

@@ -61,7 +61,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def test_manifest_lists_every_file_with_size_and_sha256(bundle: Path) -> None:
     listed = manifest_of(bundle)["files"]
     paths = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
-    assert set(listed) == set(paths) - {"manifest.json"}
+    assert set(listed) == set(paths) - {"manifest.json", "README.md"}
     for name, entry in listed.items():
         data = paths[name].read_bytes()
         assert entry == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -18,6 +18,8 @@ from jobonnx.errors import JobonnxError
 from jobonnx_export.pipeline import export
 from jobonnx_export.portable import export_portable
 
+pytestmark = pytest.mark.medium
+
 TEXTS = ["Koch", "", "Oberbürgermeister der Landeshauptstadt", "软件工程师", "ein <pad> im Text", "tool & die maker " * 60]
 
 

@@ -31,6 +31,8 @@ from jobonnx_export.quantize import (
     make_recipe,
 )
 
+pytestmark = pytest.mark.medium
+
 TITLES = [
     "Koch",
     "Oberbürgermeister",

@@ -13,6 +13,8 @@ from helpers.hub_server import CLI, CLOSED, Hub
 from jobonnx.errors import JobonnxError
 from jobonnx_export.source import DEFAULT, locate
 
+pytestmark = pytest.mark.medium
+
 NAME = "somebody/model"
 LOCATE = """
 import sys, json

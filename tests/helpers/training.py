@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from jobonnx_train.readers import MORE_LANGUAGES, Group
+
 TRADES = ("baker", "welder", "painter", "roofer", "tailor", "printer", "plumber", "butcher", "gardener", "weaver")
 PLACES = ("ship", "rail", "farm", "mine", "film", "court", "bank", "wood", "glass", "stone", "paper", "metal")
 JOBS = [(place, trade) for place in PLACES for trade in TRADES]
@@ -35,8 +37,27 @@ def lexicon_rows() -> list[dict[str, list[str]]]:
     ]
 
 
+def written_groups() -> list[Group]:
+    """Make groups as `jobonnx_train.readers.read_written` returns them."""
+    return [
+        Group(
+            f"written:{place} {trade}",
+            "written",
+            "",
+            {"en": [f"{trade} at {place}"], "ja": [f"{place}の{CHINESE[trade]}"], "ko": [f"{place} {CHINESE[trade]}직"]},
+        )
+        for place, trade in JOBS
+    ]
+
+
 def write_sources(folder: Path) -> Path:
-    """Write files in the formats of ESCO, O*NET and CSCO: 120 occupations."""
+    """Write files in the formats of ESCO, O*NET and CSCO: 120 occupations, ESCO's other languages in the folder `more`."""
+    (folder / "more").mkdir()
+    for language in MORE_LANGUAGES:
+        forms = [(f"{trade}{language} {place}", f"m{language} {trade} {place}") for place, trade in JOBS]
+        lines = [f"{index}\t{form}\n" for index, both in enumerate(forms) for form in both]
+        lines.append("999\tan occupation of another version\n")
+        (folder / "more" / f"{language}.tsv").write_text("".join(lines), encoding="utf-8")
     labels = {
         "en": [(f"{place} {trade}", f"{trade} of {place}\n{place} {trade} assistant") for place, trade in JOBS],
         "de": [(f"{GERMAN[trade]} {place}/{GERMAN[trade]}in {place}", f"{GERMAN[trade]}meister {place}") for place, trade in JOBS],
@@ -47,7 +68,7 @@ def write_sources(folder: Path) -> Path:
             writer = csv.writer(file)
             writer.writerow(["conceptUri", "iscoGroup", "preferredLabel", "altLabels"])
             for index, (label, others) in enumerate(rows):
-                writer.writerow([f"uri:{index}", 7000 + index // 10, label, others])
+                writer.writerow([f"uri/{index}", 7000 + index // 10, label, others])
     for name, form in (("Alternate Titles.txt", "{} {} Worker"), ("Sample of Reported Titles.txt", "Lead {} {}")):
         lines = [f"51-{index:04}.00\t{form.format(*job)}\tn/a\n" for index, job in enumerate(JOBS)]
         (folder / name).write_text("O*NET-SOC Code\tTitle\tOther\n" + "".join(lines), encoding="utf-8")

@@ -42,6 +42,7 @@ def clustered(count: int, dimension: int, seed: int) -> Floats:
     return normalised
 
 
+@pytest.mark.medium
 @needs_faiss
 def test_the_approximate_search_finds_99_in_100(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "index", FINGERPRINT, 96)
@@ -88,6 +89,7 @@ def test_one_title_can_be_searched_approximately(index: Index) -> None:
     assert [match.title for match in found] == ["x"]
 
 
+@pytest.mark.medium
 @needs_faiss
 def test_more_than_the_probed_clusters_hold_is_found_too(index: Index) -> None:
     add(index, some(2000))
@@ -96,6 +98,7 @@ def test_more_than_the_probed_clusters_hold_is_found_too(index: Index) -> None:
     assert len({match.title for match in found[0]}) == 1500
 
 
+@pytest.mark.medium
 @needs_faiss
 @pytest.mark.parametrize("change", [lambda index: add(index, ["new"]), lambda index: index.remove(some(1))])
 def test_a_changed_index_has_no_approximate_search(index: Index, change: Callable[[Index], object]) -> None:
@@ -111,6 +114,7 @@ def test_a_changed_index_has_no_approximate_search(index: Index, change: Callabl
     assert not list(index.path.glob("*.approximate"))
 
 
+@pytest.mark.medium
 @needs_faiss
 @pytest.mark.parametrize("change", [lambda index: add(index, ["new"]), lambda index: index.remove(some(1))])
 def test_a_reader_keeps_the_approximate_search_it_opened(index: Index, change: Callable[[Index], object]) -> None:
@@ -142,6 +146,7 @@ def test_a_damaged_approximate_search_is_refused(index: Index) -> None:
         Index.open(index.path, verify=False).search(vectors(["x"]), 3, fingerprint=FINGERPRINT, approximate=True)
 
 
+@pytest.mark.medium
 @needs_faiss
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on file size is POSIX's")
 def test_a_disk_that_fills_up_is_named_and_not_faiss_source(index: Index) -> None:
@@ -185,6 +190,7 @@ def test_a_failure_of_faiss_is_one_sentence(index: Index, failure: Exception, mo
     assert not index.has_approximate
 
 
+@pytest.mark.medium
 @needs_faiss
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 @pytest.mark.parametrize("thread", ["main", pytest.param("new", marks=pytest.mark.slow)])

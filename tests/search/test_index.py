@@ -68,6 +68,7 @@ def test_removing_everything_leaves_no_vectors(index: Index) -> None:
     check(Index.open(index.path), some(3))
 
 
+@pytest.mark.medium
 def test_small_additions_keep_one_file_and_the_order(index: Index) -> None:
     for number in range(70):
         add(index, some(1, number))
@@ -224,7 +225,7 @@ class Actions(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-TestActions = Actions.TestCase
+TestActions = pytest.mark.medium(Actions.TestCase)
 TestActions.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 
 
@@ -351,6 +352,7 @@ def test_open_refuses_what_is_no_index(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("damage", ["truncate", "halve", "flip", "delete", "empty"])
 @pytest.mark.parametrize("kind", ["vectors", "sqlite"])
@@ -375,6 +377,7 @@ def test_refuses_damaged_files(index: Index, kind: str, damage: str, verify: boo
     assert path.name in str(raised.value)
 
 
+@pytest.mark.medium
 def test_every_flipped_bit_of_the_database_is_noticed(index: Index) -> None:
     add(index, some(3), some(3))
     path = index.path / "index.sqlite"
@@ -429,7 +432,7 @@ def change(index: Index, sql: str, *values: object) -> None:
 
 def test_refuses_a_later_format(index: Index) -> None:
     change(index, "PRAGMA user_version = 9")
-    with pytest.raises(JobonnxError, match=r"has the format 9 and this jobonnx reads 2"):
+    with pytest.raises(JobonnxError, match=r"has the format 9 and this jobonnx reads 3"):
         Index.open(index.path)
 
 
@@ -443,6 +446,7 @@ _FIELDS = [field.name for field in dataclasses.fields(Header)]
 _ODD: list[Any] = [None, True, -1, 0, 1.5, 10**30, *_NAMES, [], {}, [1], {"a": 1}]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("field", _FIELDS)
 def test_a_forged_field_of_the_header_is_refused_in_one_sentence(index: Index, field: str) -> None:
     add(index, some(3))
@@ -451,7 +455,7 @@ def test_a_forged_field_of_the_header_is_refused_in_one_sentence(index: Index, f
     for value in _ODD:
         forge(index, json.dumps(header | {field: value}))
         if (field, value) in (("version", ""), ("version", "x"), ("approximate", None)) or (
-            field in ("fingerprint", "version") and isinstance(value, str)
+            field in ("fingerprint", "version", "prompt") and isinstance(value, str)
         ):
             Index.open(index.path)  # nothing is wrong with it
             continue
@@ -464,6 +468,7 @@ def test_a_forged_field_of_the_header_is_refused_in_one_sentence(index: Index, f
         Index.open(index.path)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("field", ["name", "size", "sha256", "probes", "recall"])
 def test_a_forged_approximate_search_is_refused_in_one_sentence(index: Index, field: str) -> None:
     add(index, some(3))
@@ -495,6 +500,7 @@ def test_a_header_that_is_no_header_is_refused(index: Index, body: str) -> None:
         add(index, some(1))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "sql",
     [
@@ -549,6 +555,7 @@ _CONTENTS = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("content", _CONTENTS)
 def test_forged_titles_are_refused_in_one_sentence(index: Index, content: str) -> None:
     add(index, some(3))
@@ -616,6 +623,7 @@ def test_a_reader_keeps_the_state_it_opened(index: Index) -> None:
     check(reader, some(10))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("write", ["add", "remove, few", "remove, rewriting"])
 @pytest.mark.parametrize("opened", ["before", "after"])
 def test_a_writer_keeps_the_state_it_wrote(index: Index, write: str, opened: str) -> None:
@@ -653,6 +661,7 @@ def test_a_searching_thread_keeps_its_state_while_another_writes(index: Index, m
     assert list(index) == []
 
 
+@pytest.mark.medium
 def test_opening_while_another_writes_always_succeeds(index: Index) -> None:
     def write() -> None:
         try:
@@ -761,3 +770,24 @@ def test_a_damaged_schema_that_is_not_utf8_is_one_sentence(index: Index) -> None
         assert "\n" not in str(raised.value)
         with pytest.raises(JobonnxError):
             index.remove(some(1))
+
+
+# The prompt
+
+
+def test_an_index_refuses_vectors_of_another_prompt(tmp_path: Path) -> None:
+    titles = some(3)
+    with Index.create(tmp_path / "prompted", FINGERPRINT, DIMENSION, "passage: ") as index:
+        with pytest.raises(JobonnxError, match=r"behind the prompt 'passage: ' and these have ''; encode them with that prompt"):
+            index.add(titles, vectors(titles), fingerprint=FINGERPRINT)
+        assert len(index) == 0
+        index.add(titles, vectors(titles), fingerprint=FINGERPRINT, prompt="passage: ")
+    with Index.open(tmp_path / "prompted") as index:
+        assert (index.prompt, len(index)) == ("passage: ", 3)
+
+
+@pytest.mark.parametrize(("prompt", "error"), [(None, TypeError), (7, TypeError), ("\ud800", ValueError)])
+def test_a_prompt_that_cannot_be_kept_is_refused(prompt: Any, error: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(error, match="the prompt"):
+        Index.create(tmp_path / "new", FINGERPRINT, DIMENSION, prompt)
+    assert not (tmp_path / "new").exists()

@@ -17,7 +17,10 @@ from helpers.indexes import ACTIONS, DIMENSION, FINGERPRINT, add, check, some
 from jobonnx.errors import JobonnxError
 from jobonnx.search.index import Index
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL, fork and a limit on file size are POSIX's")
+pytestmark = [
+    pytest.mark.medium,
+    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL, fork and a limit on file size are POSIX's"),
+]
 
 _MOST_STEPS = 200
 

@@ -50,6 +50,7 @@ def test_equals_the_definition_with_ties_at_any_block_size(data: st.DataObject) 
     assert_same(top_k(queries, corpus, k, block=block), naive(queries, corpus, k))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("k", [1, 10, 100, 5000])
 def test_equals_the_definition_over_many_blocks(k: int) -> None:
     queries, corpus = unit(70, 96, 1), unit(5000, 96, 2)
@@ -186,6 +187,7 @@ def test_an_integer_of_numpy_is_an_integer() -> None:
     assert_same(top_k(unit(2, 8), unit(3, 8), np.int32(2)), top_k(unit(2, 8), unit(3, 8), 2))  # type: ignore[arg-type]
 
 
+@pytest.mark.medium
 def test_memory_does_not_grow_with_the_corpus() -> None:
     def peak(count: int) -> int:
         corpus = unit(count, 16)

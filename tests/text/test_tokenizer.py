@@ -63,6 +63,7 @@ def small(checkpoint: Path) -> Tokenizer:
     return Tokenizer(checkpoint / "tokenizer.json", 16)
 
 
+@pytest.mark.medium
 def test_gives_the_ids_of_the_transformers_test_suite(real: Tokenizer) -> None:
     vectors = json.loads((REAL / "reference_vectors.json").read_text(encoding="utf-8"))["hf_ids_with_special"]
     assert len(vectors) == 5
@@ -85,6 +86,7 @@ def test_gives_the_ids_of_the_dotnet_test_suite(real: Tokenizer) -> None:
         assert real.encode([vector["text"]]) == [expected], vector["text"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("language", ["de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "zh"])
 def test_equals_transformers_on_every_avature_title(language: str, real: Tokenizer, peer: XLMRobertaTokenizerFast) -> None:
     files = [AVATURE / language / name for name in ("queries.tsv", "corpus_documents.tsv")]

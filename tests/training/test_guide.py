@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import GISTEmbedLoss
 
 from jobonnx.arrays import Floats
-from jobonnx_train import guide
-from jobonnx_train.guide import GuidedLoss, GuideTable
+from jobonnx_train.guide import GuidedLoss, GuideTable, Teacher, guide_vectors
+from jobonnx_train.readers import Group
 from jobonnx_train.split import Corpus
 
 
@@ -22,6 +22,7 @@ def features(tokenizer: Any, titles: list[str]) -> dict[str, torch.Tensor]:
     return inputs | {"text_id": torch.tensor([int(title.split()[0]) for title in titles])}
 
 
+@pytest.mark.medium
 def test_loss_is_gist_with_the_guides_vectors_looked_up(tiny: SentenceTransformer) -> None:
     torch.manual_seed(2)
     table = torch.nn.functional.normalize(torch.randn(80, 16))
@@ -41,17 +42,20 @@ def test_loss_is_gist_with_the_guides_vectors_looked_up(tiny: SentenceTransforme
     assert in_batch > looked  # nothing is masked
 
 
-def test_guide_vectors_that_could_not_be_written_leave_the_old_ones(
+class Letters:
+    """A teacher whose vectors tell a title's first letter."""
+
+    def encode(self, texts: list[str], **_: Any) -> Floats:
+        return np.eye(26, dtype=np.float32)[[ord(text[0].lower()) % 26 for text in texts]]
+
+
+def test_vectors_that_could_not_be_written_leave_the_old_ones(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ones:
-        def encode(self, texts: list[str], **_: Any) -> Floats:
-            return np.ones((len(texts), guide.DIMENSIONS), np.float32)
-
-    cache = tmp_path / "guide.npz"
-    np.savez(cache, texts=np.array(["before"]), vectors=np.ones((1, guide.DIMENSIONS), np.float16))
+    cache = tmp_path / "letters.npz"
+    np.savez(cache, texts=np.array(["before"]), vectors=np.ones((1, 26), np.float16))
     before = cache.read_bytes()
-    monkeypatch.setattr(guide, "load_guide", Ones)
+    teachers = [Teacher("letters", Letters, ("en",))]
 
     def torn(file: Any, **_: Any) -> None:
         file.write(b"half")
@@ -60,9 +64,42 @@ def test_guide_vectors_that_could_not_be_written_leave_the_old_ones(
     with monkeypatch.context() as patched:
         patched.setattr(np, "savez", torn)
         with pytest.raises(KeyboardInterrupt):
-            guide.guide_vectors(corpus, cache)
+            guide_vectors(corpus, teachers, tmp_path)
     assert cache.read_bytes() == before
-    guide.guide_vectors(corpus, cache)
+    guide_vectors(corpus, teachers, tmp_path)
     assert list(tmp_path.iterdir()) == [cache]
     with np.load(cache) as stored:
         assert len(stored["texts"]) > 100
+
+
+def test_a_language_that_a_teacher_does_not_read_gets_the_occupations_english_vector(tmp_path: Path) -> None:
+    train = [
+        Group("uri/0", "esco", "", {"en": ["baker", "bread maker"], "et": ["pagar"], "de": ["Koch"]}),
+        Group("csco:1", "csco", "", {"zh": ["焊工"]}),
+    ]
+    vectors, ids = guide_vectors(Corpus(train, [], frozenset()), [Teacher("letters", Letters, ("en", "de"))], tmp_path)
+    assert vectors.dtype == torch.float16
+    found = {text: vectors[row].float() for text, row in ids.items()}
+    torch.testing.assert_close(found["pagar"], found["baker"], atol=1e-3, rtol=0)
+    assert found["Koch"].argmax() == ord("k") % 26
+    assert not found["焊工"].any()  # it masks nothing and teaches nothing
+    assert not vectors[0].any()
+
+
+def test_two_teachers_agree_by_their_weights(tmp_path: Path) -> None:
+    class Last:
+        def encode(self, texts: list[str], **_: Any) -> Floats:
+            return np.eye(26, dtype=np.float32)[[ord(text[-1].lower()) % 26 for text in texts]]
+
+    train = [Group("uri/0", "esco", "", {"en": ["ab", "ac", "xc"]})]
+    teachers = [Teacher("first", Letters, ("en",), 0.75), Teacher("last", Last, ("en",), 0.25)]
+    vectors, ids = guide_vectors(Corpus(train, [], frozenset()), teachers, tmp_path)
+    similarity = vectors.float() @ vectors.float().T
+    assert similarity[ids["ab"], ids["ac"]] == pytest.approx(0.75, abs=1e-3)
+    assert similarity[ids["ac"], ids["xc"]] == pytest.approx(0.25, abs=1e-3)
+
+
+def test_without_teachers_the_guide_knows_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    vectors, ids = guide_vectors(corpus, [Teacher("missing", lambda: None, ("en",))], tmp_path)
+    assert len(vectors) == len(ids) + 1
+    assert not vectors.any()

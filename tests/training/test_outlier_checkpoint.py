@@ -16,6 +16,7 @@ from jobonnx_train.model import save_half, start_as_mean
 from jobonnx_train.outlier_checkpoint import OFFSETS, add_outliers, freeze_outliers, layer_norms
 
 
+@pytest.mark.medium
 def test_outlier_channels_are_large_constant_and_frozen(tiny: SentenceTransformer) -> None:
     start_as_mean(tiny)
     titles = ["ship baker", "court weaver", "metal plumber", "film tailor", "glass welder", "工", "Maler bank"]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from jobonnx.data.titles import read_lexicon
-from jobonnx_train.readers import csco_names, lexicon_groups, read_csco, read_esco, read_onet, read_talentclef, split_genders
+from jobonnx_train.readers import (
+    ESCO_LANGUAGES,
+    LANGUAGES,
+    csco_names,
+    lexicon_groups,
+    read_csco,
+    read_esco,
+    read_onet,
+    read_talentclef,
+    read_written,
+    split_genders,
+)
 
 
 def test_gendered_labels_are_split_in_two() -> None:
@@ -17,12 +29,23 @@ def test_gendered_labels_are_split_in_two() -> None:
 
 
 def test_esco_groups_hold_every_language(sources: Path) -> None:
-    groups = read_esco(sources)
+    groups = read_esco(sources, sources / "more")
     assert len(groups) == 120
     first = groups[0]
-    assert (first.key, first.source, first.family) == ("uri:0", "esco", "isco:7000")
+    assert (first.key, first.source, first.family) == ("uri/0", "esco", "isco:7000")
     assert first.labels["en"] == ["ship baker", "baker of ship", "ship baker assistant"]
     assert first.labels["de"] == ["Bäcker ship/Bäckerin ship", "Bäcker ship", "Bäckerin ship", "Bäckermeister ship"]
+    assert first.labels["et"] == ["bakeret ship", "met baker ship"]
+    assert set(first.labels) == set(ESCO_LANGUAGES)
+    assert not any("another version" in text for group in groups for texts in group.labels.values() for text in texts)
+
+
+def test_esco_without_more_languages_has_three(sources: Path) -> None:
+    assert set(read_esco(sources)[0].labels) == {"en", "de", "es"}
+
+
+def test_all_languages_are_there_once() -> None:
+    assert len(LANGUAGES) == len(set(LANGUAGES)) == 22
 
 
 def test_onet_groups_hold_both_files_and_no_header(sources: Path) -> None:
@@ -52,11 +75,23 @@ def test_csco_families_are_minor_groups(sources: Path) -> None:
     assert groups[0].family == "csco:6"  # 6-01-00-00 is no occupation: a code of the level above
 
 
+@pytest.mark.medium
 def test_every_row_of_the_lexicon_is_a_group() -> None:
     rows = read_lexicon()
     groups = lexicon_groups(rows)
     assert [group.labels for group in groups] == rows
     assert groups[0].key == f"lexicon:{rows[0]['en'][0]}"
+
+
+def test_every_row_of_japanese_and_korean_titles_is_a_group() -> None:
+    groups = read_written()
+    assert len(groups) == len({group.key for group in groups}) > 500
+    for group in groups:
+        assert set(group.labels) == {"en", "ja", "ko"}
+        assert all(group.labels.values()), group.key
+        assert all(re.search("[\u3040-\u30ff\u4e00-\u9fff]", text) for text in group.labels["ja"]), group.key
+        assert all(re.search("[\uac00-\ud7a3]", text) for text in group.labels["ko"]), group.key
+        assert all(text.isascii() for text in group.labels["en"]), group.key
 
 
 def test_a_folder_without_talentclef_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback, XLMRobertaTokenizerFast
 
 from jobonnx_train import cli, trainer
 from jobonnx_train.guide import NO_GUIDE
+from jobonnx_train.model import save_half
+from jobonnx_train.schedule import ScheduledTrainer
 
 
 @pytest.mark.slow
@@ -73,13 +76,35 @@ def test_resuming_before_the_first_state_starts_afresh(
         cli.main(arguments)
 
 
+@pytest.mark.slow
+def test_a_run_begins_from_a_checkpoint_and_ends_with_its_minutes(
+    small_arguments: list[str], tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_half(tiny, tmp_path / "first")
+    begun = SentenceTransformer(str(tmp_path / "first"), device="cpu").float().encode(["ship baker"])
+
+    class Slow(TrainerCallback):  # type: ignore[misc] # transformers is untyped here
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            time.sleep(2)
+
+    train_with(monkeypatch, Slow())
+    changes = ["--set", "arguments.max_steps=100", "--set", "arguments.learning_rate=1e-9", "--minutes", "0.2"]
+    cli.main([*small_arguments, *changes, "--start", str(tmp_path / "first"), "--save-minutes", "60"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text("utf-8").splitlines()]
+    assert 3 <= rows[-1]["step"] <= 8  # 12 seconds, 2 per step and more
+    after = SentenceTransformer(str(tmp_path / "run" / "checkpoint"), device="cpu").float().encode(["ship baker"])
+    assert (begun * after).sum() > 0.99  # at this learning rate it is still the model that it began from
+    with np.load(tmp_path / "run" / "start.npz") as vectors:  # the start is a teacher
+        assert vectors["vectors"].shape[1] == 32
+
+
 def train_with(monkeypatch: pytest.MonkeyPatch, callback: TrainerCallback) -> None:
     """Add a callback to the trainer of the next run."""
 
-    def made(callbacks: list[TrainerCallback], **given: Any) -> SentenceTransformerTrainer:
-        return SentenceTransformerTrainer(**given, callbacks=[*callbacks, callback])
+    def made(callbacks: list[TrainerCallback], **given: Any) -> ScheduledTrainer:
+        return ScheduledTrainer(**given, callbacks=[*callbacks, callback])
 
-    monkeypatch.setattr(trainer, "SentenceTransformerTrainer", made)
+    monkeypatch.setattr(trainer, "ScheduledTrainer", made)
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobonnx_train.readers import Group
-from jobonnx_train.split import Corpus, hold_out, is_held_out, link_lexicon
+from jobonnx_train.readers import ESCO_LANGUAGES, Group
+from jobonnx_train.split import Corpus, folded, hold_out, is_held_out, link_lexicon
 
 
 def test_about_the_share_is_held_out_and_always_the_same() -> None:
@@ -14,11 +14,38 @@ def test_about_the_share_is_held_out_and_always_the_same() -> None:
 
 
 def test_held_out_titles_leave_every_source(corpus: Corpus) -> None:
-    assert {group.source for group in corpus.held} == {"esco", "lexicon"}
-    left = {(language, text.casefold()) for group in corpus.train for language, texts in group.labels.items() for text in texts}
+    assert {group.source for group in corpus.held} == {"esco", "lexicon", "written"}
+    left = {folded(text) for group in corpus.train for texts in group.labels.values() for text in texts}
     assert corpus.held_texts
     assert not left & corpus.held_texts
     assert all(any(group.labels.values()) for group in corpus.train)
+
+
+def test_a_held_out_title_leaves_other_languages_and_spellings_too() -> None:
+    keys = [f"uri/{n}" for n in range(100)]
+    out, kept = next(key for key in keys if is_held_out(key, 0.1)), next(key for key in keys if not is_held_out(key, 0.1))
+    groups = [
+        Group(out, "esco", "", {"da": ["Laborant"], "et": ["maja ehitaja"]}),
+        Group(kept, "esco", "", {"sv": ["laborant", "labbtekniker"], "no": ["ＬＡＢＯＲＡＮＴ"]}),
+        Group("onet:1", "onet", "", {"en": ["laborant", "lab technician"]}),
+        Group("lexicon:row", "lexicon", "", {"en": ["lab worker"], "de": ["Laborant"], "es": ["laboratorista"], "zh": ["实验员"]}),
+    ]
+    corpus = hold_out(groups, 0.1)
+    assert [group.key for group in corpus.held] == [out]
+    assert {group.key: group.labels for group in corpus.train} == {
+        kept: {"sv": ["labbtekniker"], "no": []},
+        "onet:1": {"en": ["lab technician"]},
+    }  # the lexicon's row means what is held out: its Chinese title would be a bridge to it
+
+
+def test_the_same_occupations_are_held_out_in_every_language(corpus: Corpus) -> None:
+    held = {group.key for group in corpus.held if group.source == "esco"}
+    assert held
+    for group in corpus.train:
+        assert group.key not in held
+    for group in corpus.held:
+        if group.source == "esco":
+            assert set(group.labels) == set(ESCO_LANGUAGES)
 
 
 def test_csco_is_held_out_by_minor_group() -> None:

@@ -29,7 +29,7 @@ def test_newest_complete_state_is_the_last_one(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_padded_cut_and_knows_its_titles() -> None:
-    collate = TitleCollator(lambda text: [0, *map(ord, text), 2], {"ab": 7}, longest=4, seed=1)
+    collate = TitleCollator(lambda text: [0, *map(ord, text), 2], {"ab": 7}, longest=4, rewritten=0.0, seed=1)
     batch = collate([{"anchor": "ab", "positive": "c"}, {"anchor": "abcdef", "positive": "d"}])
     assert batch["anchor_input_ids"].shape == (2, 4)
     assert batch["anchor_text_id"].tolist() == [7, 0]  # 0: the guide knows nothing of it
@@ -37,3 +37,23 @@ def test_a_batch_is_padded_cut_and_knows_its_titles() -> None:
     padded = collate([{"anchor": "ab", "positive": "c"}, {"anchor": "a", "positive": "d"}])
     assert padded["anchor_input_ids"][1].tolist()[-1] == PAD
     assert padded["anchor_attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_titles_are_rewritten_in_the_language_of_their_set() -> None:
+    seen: list[str] = []
+
+    def keep(text: str) -> list[int]:
+        seen.append(text)
+        return [0, 2]
+
+    collate = TitleCollator(keep, {"Koch": 5}, longest=4, rewritten=1.0, seed=1)
+    rows = [{"anchor": "Koch", "positive": "Köchin", "dataset_name": "full_de"}] * 200
+    batch = collate(rows)
+    assert batch["dataset_name"] == "full_de"
+    assert batch["anchor_text_id"].tolist() == [5] * 200  # the guide knows the title, whatever was made of it
+    assert sum("m/w/d" in text for text in seen) > 5
+    assert not any("H/F" in text for text in seen)
+    assert "Koechin" in " ".join(seen)
+    seen.clear()
+    TitleCollator(keep, {}, longest=4, rewritten=0.0, seed=1)(rows)
+    assert set(seen) == {"Koch", "Köchin"}

@@ -13,6 +13,7 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
 
+from jobonnx.errors import JobonnxError
 from jobonnx.files import new_folder
 
 OTHER_POOLING = ("mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
@@ -65,6 +66,47 @@ def start_as_mean(model: SentenceTransformer) -> None:
             layer.output.dense.weight.mul_(0.2)
         encoder.embeddings.position_embeddings.weight.mul_(0.2)
         encoder.embeddings.word_embeddings.weight[0].zero_()
+
+
+def carry_over(model: SentenceTransformer, start: SentenceTransformer) -> None:
+    """Let the fresh model begin as another one of the same size with another vocabulary.
+
+    Layers and positions are copied. A subword gets the mean of the vectors of the pieces that `start` would cut it into, in lower
+    case or with a capital, whichever takes fewer pieces; a subword that `start` cannot spell gets the mean of all its vectors, half
+    as long as theirs are, in a random direction. Special tokens keep theirs.
+
+    Args:
+        model: changed in place.
+        start: the trained model.
+
+    Raises:
+        JobonnxError: the models differ in size.
+    """
+    ours, theirs = model[0].auto_model, start[0].auto_model
+    for size in ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads"):
+        has, wanted = getattr(theirs.config, size), getattr(ours.config, size)
+        if has != wanted:
+            raise JobonnxError(f"the start has {size} {has} where the recipe has {wanted}; give one of the recipe's size, or none")
+    weights = theirs.state_dict()
+    words = weights.pop("embeddings.word_embeddings.weight").float()
+    weights = {name: value.float() for name, value in weights.items() if value.shape == ours.state_dict()[name].shape}
+    ours.load_state_dict(weights, strict=False)
+    cut, known = start.tokenizer.backend_tokenizer.model.tokenize, start.tokenizer.get_vocab()
+    unknown = start.tokenizer.unk_token_id
+    noise = nn.functional.normalize(torch.randn(len(model.tokenizer), words.shape[1])) * words.norm(dim=1).mean() / 2
+    rows = words.mean(0) + noise
+    for piece, index in model.tokenizer.get_vocab().items():
+        if piece in model.tokenizer.all_special_tokens:
+            rows[index] = words[known[piece]]
+            continue
+        marked, stem = ("▁", piece[1:]) if piece[0] == "▁" else ("", piece)
+        cuts = [[token.id for token in cut(marked + form)] for form in {stem, stem[:1].upper() + stem[1:]}]
+        spelt = [ids for ids in cuts if ids and unknown not in ids]
+        if spelt:
+            fewest = min(map(len, spelt))
+            rows[index] = torch.stack([words[ids].mean(0) for ids in spelt if len(ids) == fewest]).mean(0)
+    with torch.no_grad():
+        ours.embeddings.word_embeddings.weight.copy_(rows)
 
 
 def _heads(states: Tensor, heads: int) -> Tensor:

@@ -26,7 +26,7 @@ from jobonnx.errors import JobonnxError
 from jobonnx_train.cli import add_recipe_changes, add_sources, show_log
 from jobonnx_train.model import save_half, train_unpadded
 from jobonnx_train.recipe import Recipe, adjusted, small_recipe
-from jobonnx_train.runs import Sources, checkpoint_folder, prepare
+from jobonnx_train.runs import Checkpoints, Sources, checkpoint_folder, prepare
 from jobonnx_train.trainer import RunOptions, train
 from jobonnx_train.validation import Validation
 
@@ -124,7 +124,7 @@ def make_outlier_checkpoint(checkpoint: Path, sources: Sources, recipe: Recipe, 
     """
     output = checkpoint_folder(output)
     set_seed(recipe.arguments["seed"])
-    material = prepare(sources, recipe, run)
+    material = prepare(sources, recipe, run, Checkpoints())
     model = SentenceTransformer(str(checkpoint), device="cpu").float()
     titles = sorted(material.ids)[:: max(1, len(material.ids) // 512)]
     channels = [channel % model[0].auto_model.config.hidden_size for channel in CHANNELS]
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     show_log()
-    sources = Sources(options.esco, options.onet, options.csco)
+    sources = Sources(options.esco, options.onet, options.csco, options.esco_more)
     try:
         make_outlier_checkpoint(options.checkpoint, sources, recipe, options.run, options.output)
     except (JobonnxError, OSError) as error:

@@ -1,14 +1,15 @@
-"""Training pairs: the five sets of the card, drawn from occupations or read from TalentCLEF."""
+"""Training pairs: the card's five sets and those of 18 more languages, drawn from occupations or read from TalentCLEF."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
-from jobonnx_train.readers import Group, distinct, read_talentclef
+from jobonnx_train.readers import MORE_LANGUAGES, Group, distinct, read_talentclef
 from jobonnx_train.split import Corpus, link_lexicon
 
 Pair = tuple[str, str, str]  # anchor, positive, key of the occupation that they share
@@ -19,7 +20,18 @@ MIX_DIRECTIONS = {
     "esco": ("en-de", "en-es", "de-es"),
     "linked": ("en-zh", "de-zh", "es-zh"),
     "lexicon": ("en-zh", "en-zh", "en-zh", "de-zh", "es-zh", "en-de", "en-es"),
+    "written": ("en-ja", "en-ko", "ja-ko"),
 }
+# Of `mix_more`: 55% from English, which most searches across languages start or end in, 15% from German and Spanish, and 31%
+# between any two of the 18. Every language has the same part, however few titles it has.
+MORE_DIRECTIONS = (
+    *(f"en-{language}" for language in MORE_LANGUAGES for _ in range(15)),
+    *(f"{first}-{second}" for first in ("de", "es") for second in MORE_LANGUAGES for _ in range(2)),
+    *(f"{first}-{second}" for first, second in combinations(MORE_LANGUAGES, 2)),
+)
+# Of `full_more`: a language's part is its titles that have a partner, to this power, so that the 397 Estonian occupations with two
+# titles are neither drowned nor learnt by heart.
+MORE_POWER = 0.5
 # The weight of a group of n titles is n to this power: below 1, so that occupations with many titles do not crowd out the rest.
 WITHIN_POWER, ACROSS_POWER = 0.75, 0.4
 
@@ -29,12 +41,14 @@ log = logging.getLogger(__name__)
 def training_sets(
     corpus: Corpus, total: int, shares: Mapping[str, float], sources: Mapping[str, Mapping[str, float]], seed: int
 ) -> dict[str, list[Pair]]:
-    """Draw the card's five sets.
+    """Draw the card's five sets, and those of the 18 languages that the card does not have.
 
     Args:
         corpus: the occupations; only those of training are drawn from.
         total: pairs in all, about.
-        shares: set -> its part of the pairs.
+        shares: set -> its part of the pairs. `full_more` becomes one set per language, as a batch is of one set and titles of one
+            language are the hardest negatives; `mix_more` pairs titles of one occupation across languages, `mix_ja_ko` those of
+            titles_ja_ko.tsv.
         sources: set -> source -> the source's part of the set's pairs. Besides esco, onet, lexicon and csco there are `siblings`,
             names of one CSCO minor group, and `linked`, lexicon rows that belong to one ESCO occupation.
         seed: of the random draws.
@@ -44,17 +58,30 @@ def training_sets(
     links = link_lexicon(corpus.train)
     mixed = {**by_source, "linked": _bridges(by_source, links)}
     sets: dict[str, list[Pair]] = {}
-    for name, share in shares.items():
+    for name, share in _spelt_out(shares, by_source["esco"]).items():
         pairs: list[Pair] = []
-        for source, part in sources[name].items():
+        for source, part in sources.get(name, {"esco": 1.0}).items():
             count = round(total * share * part)
-            if name == "mix":
+            if name == "mix_more":
+                pairs += draw_across(rng, mixed[source], count, MORE_DIRECTIONS)
+            elif name.startswith("mix"):
                 pairs += draw_across(rng, mixed[source], count, MIX_DIRECTIONS[source])
             else:
                 pairs += draw_within(rng, _pools(by_source, links, source, name.removeprefix("full_")), count)
         rng.shuffle(pairs)
         sets[name] = pairs
-    return sets
+    return {name: pairs for name, pairs in sets.items() if pairs}
+
+
+def _spelt_out(shares: Mapping[str, float], groups: Sequence[Group]) -> dict[str, float]:
+    """Put a set per language in the place of `full_more`."""
+    sizes = {
+        language: sum(len(titles) for group in groups if len(titles := group.labels.get(language, [])) > 1) ** MORE_POWER
+        for language in MORE_LANGUAGES
+    }
+    whole = sum(sizes.values()) or 1.0
+    more = {f"full_{language}": shares.get("full_more", 0.0) * size / whole for language, size in sizes.items()}
+    return {**{name: share for name, share in shares.items() if name != "full_more"}, **more}
 
 
 def talentclef_sets(folder: Path) -> dict[str, list[Pair]]:
@@ -98,15 +125,15 @@ def draw_within(rng: random.Random, pools: Mapping[str, Sequence[str]], count: i
 
 
 def draw_across(rng: random.Random, groups: Sequence[Group], count: int, directions: Sequence[str]) -> list[Pair]:
-    """Draw `count` pairs of one occupation in two languages. Directions such as en-de are drawn evenly."""
+    """Draw `count` pairs of one occupation in two languages, evenly over directions such as en-de; repeated ones count again."""
     pairs = []
-    for direction in directions:
+    for direction, times in Counter(directions).items():
         first, second = direction.split("-")
         able = [group for group in groups if group.labels.get(first) and group.labels.get(second)]
         if not able:
             continue
         weights = [(len(group.labels[first]) * len(group.labels[second])) ** ACROSS_POWER for group in able]
-        for group in rng.choices(able, weights, k=count // len(directions)):
+        for group in rng.choices(able, weights, k=count * times // len(directions)):
             pair = [rng.choice(group.labels[first]), rng.choice(group.labels[second])]
             rng.shuffle(pair)
             pairs.append((pair[0], pair[1], group.key))

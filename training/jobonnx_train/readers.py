@@ -9,8 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LANGUAGES = ("en", "de", "es", "zh")
-ESCO_LANGUAGES = ("en", "de", "es")  # ESCO has no Chinese
+LEXICON_LANGUAGES = ("en", "de", "es", "zh")
+CSV_LANGUAGES = ("en", "de", "es")  # of ESCO's own files
+MORE_LANGUAGES = ("bg", "cs", "da", "et", "fr", "hr", "hu", "it", "lt", "lv", "nl", "no", "pl", "pt", "ro", "sk", "sl", "sv")
+ESCO_LANGUAGES = (*CSV_LANGUAGES, *MORE_LANGUAGES)  # ESCO has no Chinese
+LANGUAGES = (*LEXICON_LANGUAGES, *MORE_LANGUAGES)
+WRITTEN_LANGUAGES = ("ja", "ko")  # of titles_ja_ko.tsv alone
 _SPACES = re.compile(r"\s+")
 _CSCO_MARK = re.compile(r"\s*(?:L/S|L|S)$")
 
@@ -21,9 +25,9 @@ class Group:
 
     Attributes:
         key: identifies the occupation.
-        source: esco, onet, csco, lexicon or talentclef.
+        source: esco, onet, csco, lexicon, written or talentclef.
         family: the coarser group that the occupation belongs to (ISCO-08 unit group, SOC code or CSCO minor group), or "".
-        labels: language -> titles, the preferred one first.
+        labels: language -> titles. The preferred one comes first in en, de and es; ESCO's other files are in alphabetical order.
     """
 
     key: str
@@ -46,15 +50,17 @@ def split_genders(label: str) -> list[str]:
     return [label]
 
 
-def read_esco(folder: Path) -> list[Group]:
+def read_esco(folder: Path, more: Path | None = None) -> list[Group]:
     """Read ESCO's occupations, one group per `conceptUri`.
 
     Args:
         folder: holds occupations_{en,de,es}.csv.
+        more: holds {bg,cs,...}.tsv, one label per line after the last part of its occupation's `conceptUri`. A label whose
+            occupation is not in the files of `folder` is left out: the files are of several versions of ESCO.
     """
     labels: dict[str, dict[str, list[str]]] = defaultdict(dict)
     families: dict[str, str] = {}
-    for language in ESCO_LANGUAGES:
+    for language in CSV_LANGUAGES:
         with open(folder / f"occupations_{language}.csv", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 names = [row["preferredLabel"], *row["altLabels"].split("\n")]
@@ -62,7 +68,24 @@ def read_esco(folder: Path) -> list[Group]:
                     names = [part for name in names for part in split_genders(name)]
                 labels[row["conceptUri"]][language] = distinct(names)
                 families[row["conceptUri"]] = f"isco:{row['iscoGroup']}"
+    if more is not None:
+        whole = {uri.rpartition("/")[2]: uri for uri in families}
+        for language in MORE_LANGUAGES:
+            for part, names in _labels_by_part(more / f"{language}.tsv").items():
+                if part in whole:
+                    labels[whole[part]][language] = distinct(half for name in names for half in split_genders(name))
     return [Group(uri, "esco", families[uri], names) for uri, names in labels.items()]
+
+
+def _labels_by_part(path: Path) -> dict[str, list[str]]:
+    """Read lines of an identifier, a tab and a label: identifier -> labels in the order of the file."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    with open(path, encoding="utf-8", newline="") as file:
+        for line in file:
+            identifier, tab, label = line.rstrip("\r\n").partition("\t")
+            if tab:
+                labels[identifier].append(label)
+    return labels
 
 
 def read_onet(folder: Path) -> list[Group]:
@@ -115,8 +138,21 @@ def read_csco(path: Path) -> list[Group]:
 
 def lexicon_groups(rows: Iterable[Mapping[str, Sequence[str]]]) -> list[Group]:
     """Make a group of every row of the package's lexicon, as `jobonnx.data.titles.read_lexicon` returns them."""
-    labels = ({language: distinct(row[language]) for language in LANGUAGES} for row in rows)
+    labels = ({language: distinct(row[language]) for language in LEXICON_LANGUAGES} for row in rows)
     return [Group(f"lexicon:{names['en'][0]}", "lexicon", "", names) for names in labels]
+
+
+def read_written() -> list[Group]:
+    """Read titles_ja_ko.tsv: English titles with their Japanese and Korean ones, written for this project.
+
+    There is no taxonomy of these two languages among the sources. 545 rows teach the words that most titles are made of, no more.
+    """
+    lines = Path(__file__).with_name("titles_ja_ko.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [
+        {name: distinct(cell.split("|")) for name, cell in zip(("en", "ja", "ko"), line.split("\t"), strict=True)}
+        for line in lines[1:]
+    ]
+    return [Group(f"written:{row['en'][0]}", "written", "", row) for row in rows]
 
 
 def read_talentclef(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
@@ -133,7 +169,7 @@ def read_talentclef(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
         FileNotFoundError: the folder has no training file.
     """
     found = {}
-    for language in LANGUAGES:
+    for language in LEXICON_LANGUAGES:
         for path in sorted(folder.rglob(f"taskA_training_{language}.tsv")):
             found[language] = list(_talentclef_rows(path))
     if not found:

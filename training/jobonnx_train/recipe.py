@@ -1,4 +1,4 @@
-"""The two recipes: the card's, read from card.json, and the small model's, which says what it changes."""
+"""The recipes: the card's, read from card.json, and those of our own models, which say what they change."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Recipe:
         vocabulary_size: entries of the tokenizer made with it.
         sampling: smoothing of subword sampling, see `tokenizer.subword_sampler`.
         distil: weight of the guide's similarities as soft targets, see `guide.GuidedLoss`.
+        teachers: teacher -> weight of its similarities in the guide, see `runs.Checkpoints`.
+        rewritten: share of the titles that are written in another form in training, see `writing.rewritten`.
         longest: tokens that a title may have during training.
         pairs: training pairs in all, once through.
         held_out: share of the occupations held out for validation.
@@ -40,6 +42,8 @@ class Recipe:
     vocabulary_size: int = 0
     sampling: float = 0.0
     distil: float = 0.0
+    teachers: dict[str, float] = field(default_factory=dict)
+    rewritten: float = 0.0
     longest: int = 0
     pairs: int = 0
     held_out: float = 0.0
@@ -66,7 +70,7 @@ def card_recipe() -> Recipe:
 
 
 def small_recipe() -> Recipe:
-    """Return the small model's recipe: the card's with the changes that a model without any training needs.
+    """Return the small model's recipe: the card's with the changes that 22 languages on two cores need.
 
     README.md gives the reason for each.
     """
@@ -79,14 +83,14 @@ def small_recipe() -> Recipe:
             "gradient_accumulation_steps": 1,
             "learning_rate": 1e-3,
             "num_train_epochs": 1,
-            "bf16": True,
+            "optim": "adamw_torch_fused",
             "fp16": False,
             "dataloader_num_workers": 0,
             "dataloader_pin_memory": False,
         },
         loss={**base.loss, "temperature": 0.05},
         max_seq_length=128,
-        eval_steps=700,
+        eval_steps=1200,
         logging_steps=50,
         size={
             "num_hidden_layers": 4,
@@ -96,21 +100,65 @@ def small_recipe() -> Recipe:
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        vocabulary_size=12_000,
+        vocabulary_size=32_000,
         sampling=0.3,
         distil=1.0,
+        teachers={"start": 0.4, "minilm": 0.3, "e5": 0.3},
+        rewritten=0.3,
         longest=24,
-        pairs=1_800_000,
+        pairs=1_200_000,
         held_out=0.06,
-        shares={"full_en": 0.24, "full_de": 0.2, "full_es": 0.17, "full_zh": 0.2, "mix": 0.19},
+        shares={
+            "full_en": 0.13,
+            "full_de": 0.07,
+            "full_es": 0.06,
+            "full_zh": 0.07,
+            "full_more": 0.25,
+            "mix": 0.12,
+            "mix_more": 0.27,
+            "mix_ja_ko": 0.03,
+        },
         sources={
             "full_en": {"esco": 0.5, "onet": 0.35, "lexicon": 0.15},
             "full_de": {"esco": 0.75, "lexicon": 0.25},
             "full_es": {"esco": 0.8, "lexicon": 0.2},
             "full_zh": {"lexicon": 0.4, "linked": 0.15, "csco": 0.25, "siblings": 0.2},
             "mix": {"esco": 0.45, "lexicon": 0.4, "linked": 0.15},
+            "mix_ja_ko": {"written": 1.0},
         },
     )
+
+
+def base_recipe() -> Recipe:
+    """Return the recipe of a larger model on the same data, for a GPU: 8 layers, hidden 512, from scratch."""
+    small = small_recipe()
+    return replace(
+        small,
+        arguments={**small.arguments, "per_device_train_batch_size": 512, "learning_rate": 5e-4},
+        size={**small.size, "num_hidden_layers": 8, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
+        vocabulary_size=48_000,
+        pairs=8_000_000,
+    )
+
+
+RECIPES = {"small": small_recipe, "base": base_recipe}
+TOKENS = 8.5
+"""Tokens per training title, special ones included, over the 22 languages."""
+
+
+def cost(recipe: Recipe) -> dict[str, float]:
+    """Estimate what a run from job titles costs: parameters, steps, and petaflop of matrix products.
+
+    A step forward and back takes 6 operations per weight of the layers and token (Kaplan et al. 2020, arXiv:2001.08361). Divide by
+    the petaflop per second that a machine really does: training/README.md says how many that were on what was measured.
+    """
+    hidden, layers = recipe.size["hidden_size"], recipe.size["num_hidden_layers"]
+    weights = layers * (4 * hidden**2 + 2 * hidden * recipe.size["intermediate_size"])
+    return {
+        "parameters": weights + recipe.vocabulary_size * hidden,
+        "steps": recipe.pairs // recipe.arguments["per_device_train_batch_size"],
+        "petaflop": round(6 * weights * 2 * recipe.pairs * TOKENS / 1e15, 2),
+    }
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,14 @@ from jobonnx.errors import JobonnxError
 from jobonnx.evaluation.tfidf import Tfidf
 from jobonnx.files import new_folder
 from jobonnx.strict_json import write_json
-from jobonnx_train.guide import GuidedLoss, GuideTable, guide_vectors, load_guide
-from jobonnx_train.model import build, save_half, start_as_mean, train_unpadded
+from jobonnx_train.guide import GuidedLoss, GuideTable, Teacher, guide_vectors, load_guide
+from jobonnx_train.model import build, carry_over, save_half, start_as_mean, train_unpadded
 from jobonnx_train.pairs import talentclef_sets, training_sets
-from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
+from jobonnx_train.readers import LEXICON_LANGUAGES, lexicon_groups, read_csco, read_esco, read_onet, read_written
 from jobonnx_train.recipe import Recipe
-from jobonnx_train.split import hold_out
+from jobonnx_train.split import Corpus, hold_out
 from jobonnx_train.tasks import Retrieval, talentclef_tasks, validation_sets
-from jobonnx_train.tokenizer import SENTENCEPIECE, subword_sampler, train_tokenizer
+from jobonnx_train.tokenizer import SENTENCEPIECE, balanced, subword_sampler, train_tokenizer
 from jobonnx_train.trainer import RunOptions, TitleCollator, as_dataset, train
 from jobonnx_train.validation import Validation, score
 
@@ -39,11 +40,47 @@ class Sources:
         esco: folder of occupations_{en,de,es}.csv (ESCO 1.2).
         onet: folder of O*NET's title files.
         csco: csco22.csv.
+        esco_more: folder of ESCO's labels in 18 more languages; None leaves these languages out.
     """
 
     esco: Path
     onet: Path
     csco: Path
+    esco_more: Path | None = None
+
+    def corpus(self, held_out: float) -> Corpus:
+        """Read all titles, and hold out that share of the occupations."""
+        esco = read_esco(self.esco, self.esco_more)
+        groups = esco + read_onet(self.onet) + read_csco(self.csco) + lexicon_groups(read_lexicon()) + read_written()
+        return hold_out(groups, held_out)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The trained models that a run uses; each may be missing.
+
+    Attributes:
+        start: the model that the run begins from, which is a teacher too. It has to be of the recipe's size, and trained on other
+            occupations than those held out: the model in this repository holds out the same.
+        e5: multilingual-e5-small, a teacher.
+    """
+
+    start: Path | None = None
+    e5: Path | None = None
+
+    def teachers(self, weights: Mapping[str, float]) -> list[Teacher]:
+        """List the teachers that the recipe gives a weight."""
+        teachers = [Teacher("minilm", load_guide, ("en",), weights.get("minilm", 0.0))]
+        if (start := self.start) is not None:
+            teachers.append(Teacher("start", lambda: load_checkpoint(start), LEXICON_LANGUAGES, weights.get("start", 0.0)))
+        if (e5 := self.e5) is not None:
+            teachers.append(Teacher("e5", lambda: load_checkpoint(e5), ("en",), weights.get("e5", 0.0), "query: ", centred=True))
+        return [teacher for teacher in teachers if teacher.weight]
+
+
+def load_checkpoint(path: Path) -> SentenceTransformer:
+    """Load a checkpoint in fp32."""
+    return SentenceTransformer(str(path), device="cpu").float()
 
 
 @dataclass(frozen=True)
@@ -73,7 +110,7 @@ class Material:
         """Make the collator that samples subwords as the recipe says."""
         seed = recipe.arguments["seed"]
         sampler = subword_sampler(self.tokenizer / SENTENCEPIECE, recipe.sampling, seed)
-        return TitleCollator(sampler, self.ids, recipe.longest, seed)
+        return TitleCollator(sampler, self.ids, recipe.longest, recipe.rewritten, seed)
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -87,43 +124,55 @@ def checkpoint_folder(path: Path) -> Path:
     return path
 
 
-def prepare(sources: Sources, recipe: Recipe, output: Path) -> Material:
-    """Read the titles, make the tokenizer and the guide's vectors unless `output` has them, and draw the pairs."""
-    groups = read_esco(sources.esco) + read_onet(sources.onet) + read_csco(sources.csco) + lexicon_groups(read_lexicon())
-    corpus = hold_out(groups, recipe.held_out)
+def prepare(sources: Sources, recipe: Recipe, output: Path, checkpoints: Checkpoints) -> Material:
+    """Read the titles, make the tokenizer and the guide's vectors unless `output` has them, and draw the pairs.
+
+    Args:
+        sources: the job titles.
+        recipe: what to make of them.
+        output: folder of the run.
+        checkpoints: the teachers.
+    """
+    corpus = sources.corpus(recipe.held_out)
     seed = recipe.arguments["seed"]
     tokenizer = output / "tokenizer"
     if not tokenizer.exists():
-        train_tokenizer(corpus.texts(), tokenizer, recipe.vocabulary_size, seed, recipe.max_seq_length)
-    vectors, ids = guide_vectors(corpus, output / "guide.npz")
+        train_tokenizer(balanced(corpus.by_language()), tokenizer, recipe.vocabulary_size, recipe.max_seq_length)
+    vectors, ids = guide_vectors(corpus, checkpoints.teachers(recipe.teachers), output)
     pairs = training_sets(corpus, recipe.pairs, recipe.shares, recipe.sources, seed)
     sets = {name: as_dataset(rows) for name, rows in pairs.items()}
     tasks = {name: task for name, task in validation_sets(corpus, seed).items() if task.queries}
     return Material(sets, tasks, tokenizer, vectors, ids)
 
 
-def train_small(sources: Sources, recipe: Recipe, options: RunOptions, *, baseline: bool = False) -> None:
-    """Make the small model: tokenizer, guide vectors, pairs, model, training, checkpoint.
+def train_small(sources: Sources, recipe: Recipe, options: RunOptions, *, checkpoints: Checkpoints, baseline: bool = False) -> None:
+    """Make a model from job titles: tokenizer, guide vectors, pairs, model, training, checkpoint.
 
     Args:
         sources: the job titles.
-        recipe: the small model's.
+        recipe: of the model.
         options: of the run; everything goes to `options.output`, the model to its folder `checkpoint`.
+        checkpoints: what the run begins from, and its teachers.
         baseline: score TF-IDF on the validation tasks first, and write `baseline.json`.
 
     Raises:
-        JobonnxError: the folder `checkpoint` exists or cannot be written.
+        JobonnxError: the folder `checkpoint` exists or cannot be written, or the start is of another size.
     """
     checkpoint = checkpoint_folder(options.output / "checkpoint")
     set_seed(recipe.arguments["seed"])
-    material = prepare(sources, recipe, options.output)
+    material = prepare(sources, recipe, options.output, checkpoints)
     if baseline:
         scores = {name: score(Tfidf(task.corpus.values()), name, task) for name, task in material.tasks.items()}
         log.info("TF-IDF baseline: %s", " ".join(f"{name} {value:.3f}" for name, value in scores.items()))
         write_json(options.output / "baseline.json", scores)
     model = build(options.output / "fresh", material.tokenizer, recipe.size, recipe.max_seq_length)
-    start_as_mean(model)
+    if checkpoints.start is None:
+        start_as_mean(model)
+    else:
+        carry_over(model, load_checkpoint(checkpoints.start))
     train_unpadded(model)
+    if torch.cuda.is_available():
+        model.to("cuda")
     log.info("parameters: %s", f"{sum(parameter.numel() for parameter in model.parameters()):,}")
     evaluator = Validation(material.tasks, options.output / "validation.jsonl")
     train(options, recipe, model, material.loss(model, recipe), material.sets, evaluator, material.collator(recipe))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobonnx.evaluation.formats import read_folder, relevant_documents
-from jobonnx_train.readers import ESCO_LANGUAGES, Group
+from jobonnx_train.readers import CSV_LANGUAGES, MORE_LANGUAGES, WRITTEN_LANGUAGES, Group
 from jobonnx_train.split import Corpus
 
 Titles = list[tuple[Group, str]]
@@ -42,8 +42,8 @@ class Task:
         query: language of the query, which is the first title of an occupation.
         language: language of the documents.
         relevant: `key`, titles of the same occupation are relevant; `family`, titles of its ISCO unit group or CSCO minor group.
-        first: index of the first title that becomes a document. 1 leaves out the preferred one: as a document, a query's own
-            text would take the first rank of its list.
+        first: index of the first title that becomes a document. 1 leaves out the query's own one: as a document it would take the
+            first rank of its list.
     """
 
     name: str
@@ -66,6 +66,10 @@ TASKS = (
     Task("full_zh", "lexicon", "zh", "zh", "key"),
     Task("mix_zh", "lexicon", "en", "zh", "key", first=0),
     Task("family_zh", "csco", "zh", "zh", "family"),
+    *(Task(f"full_{language}", "esco", language, language, "key") for language in MORE_LANGUAGES),
+    # All labels are documents here: in some languages an occupation has no second one.
+    *(Task(f"mix_{language}", "esco", "en", language, "key", first=0) for language in MORE_LANGUAGES),
+    *(Task(f"mix_{language}", "written", "en", language, "key", first=0) for language in WRITTEN_LANGUAGES),
 )
 
 
@@ -78,8 +82,12 @@ def validation_sets(corpus: Corpus, seed: int, size: int = 2500) -> dict[str, Re
         size: documents per task, at least as many as the held-out occupations have.
     """
     rng = random.Random(seed)
-    fill = {language: _esco_fill(corpus, language, rng) for language in ESCO_LANGUAGES}
-    fill["zh"] = _chinese_fill(corpus, rng)
+    fill = {language: _esco_fill(corpus, language, rng) for language in CSV_LANGUAGES}
+    fill["zh"] = _chinese_fill(corpus, rng)  # fourth, so that the tasks of the first four languages are those of the first model
+    fill |= {language: _esco_fill(corpus, language, rng) for language in MORE_LANGUAGES}
+    for language in WRITTEN_LANGUAGES:
+        groups = (group for group in corpus.train if group.source == "written")
+        fill[language] = [(group, text) for group in groups for text in group.labels[language]]
     return {task.name: _retrieval(task, corpus.held, fill[task.language], size) for task in TASKS}
 
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from torch import nn
 from transformers import TrainerCallback
 
 from jobonnx.files import replaced
 from jobonnx_train.pairs import Pair
 from jobonnx_train.recipe import Recipe
-from jobonnx_train.tokenizer import vary_case
+from jobonnx_train.schedule import Schedule, ScheduledTrainer
 from jobonnx_train.validation import Validation
+from jobonnx_train.writing import TRAINING, rewritten
 
 PAD = 1  # XLM-R's id of <pad>
 
@@ -37,11 +38,13 @@ class RunOptions:
         output: folder for everything that the run writes.
         save_minutes: minutes between two saved states.
         resume: go on from the newest complete state in `output`, if there is one.
+        minutes: of training, validation included, over all sittings; None for as long as the steps take.
     """
 
     output: Path
     save_minutes: float = 10.0
     resume: bool = False
+    minutes: float | None = None
 
 
 class TitleCollator:
@@ -54,20 +57,25 @@ class TitleCollator:
         encode: text -> sampled token ids, special ones included.
         ids: title -> row of the guide's table.
         longest: tokens per title that are kept.
-        seed: of the random capitals.
+        rewritten: share of the titles that are written in another form, see `writing.rewritten`.
+        seed: of the forms.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]], ids: Mapping[str, int], longest: int, seed: int) -> None:
-        self.encode, self.ids, self.longest = encode, ids, longest
+    def __init__(
+        self, encode: Callable[[str], list[int]], ids: Mapping[str, int], longest: int, rewritten: float, seed: int
+    ) -> None:
+        self.encode, self.ids, self.longest, self.rewritten = encode, ids, longest, rewritten
         self.rng = random.Random(seed)
         self.valid_label_columns: list[str] = []  # the trainer looks for it
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make one batch: input_ids, attention_mask [rows, tokens] and text_id [rows] of each column, int64."""
         batch: dict[str, Any] = {}
+        language = rows[0].get("dataset_name", "").partition("full_")[2]
         for column in ("anchor", "positive"):
             texts = [row[column] for row in rows]
-            tokens = [self.encode(vary_case(text, self.rng))[: self.longest] for text in texts]
+            forms = [rewritten(text, language, TRAINING, self.rng, self.rewritten) for text in texts]
+            tokens = [self.encode(form)[: self.longest] for form in forms]
             width = max(map(len, tokens))
             batch[f"{column}_input_ids"] = torch.tensor([ids + [PAD] * (width - len(ids)) for ids in tokens])
             batch[f"{column}_attention_mask"] = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in tokens])
@@ -109,7 +117,8 @@ def training_arguments(recipe: Recipe, output: Path) -> SentenceTransformerTrain
     if not torch.cuda.is_available():
         if arguments["fp16"]:
             log.info("fp16 training needs a GPU; bf16 here")
-        arguments |= {"use_cpu": True, "fp16": False, "bf16": True, "dataloader_pin_memory": False}
+        arguments |= {"use_cpu": True, "fp16": False, "dataloader_pin_memory": False}
+        arguments["bf16"] = arguments["bf16"] or recipe.arguments["fp16"]
     arguments |= {
         "output_dir": str(output / "steps"),
         "eval_steps": recipe.eval_steps,
@@ -164,7 +173,9 @@ def train(
     if not evaluator.tasks:
         arguments.eval_strategy = "no"
     log.info("pairs: %s", ", ".join(f"{name} {len(rows):,}" for name, rows in sets.items()))
-    trainer = SentenceTransformerTrainer(
+    schedule = Schedule(options.minutes * 60, recipe.arguments["warmup_ratio"]) if options.minutes else None
+    trainer = ScheduledTrainer(
+        schedule=schedule,
         model=model,
         args=arguments,
         train_dataset=DatasetDict(sets),
@@ -180,6 +191,8 @@ def train(
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(state) if state else None)
     log.info("trained in %.1f minutes", (time.monotonic() - started) / 60)
+    if evaluator.tasks and trainer.state.global_step % recipe.eval_steps:  # ended between two validations
+        evaluator(model, epoch=trainer.state.epoch, steps=trainer.state.global_step)
     with replaced(options.output / "loss.jsonl") as file:
         for row in trainer.state.log_history:
             if "loss" in row:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import SentenceEvaluator
 
 from jobonnx.arrays import Floats
@@ -33,17 +32,29 @@ def score(encoder: TitleEncoder, name: str, task: Retrieval) -> float:
 class CachingEncoder:
     """An encoder that encodes each distinct title once: the tasks share most of their titles."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
-        self.model = model
+    def __init__(self, encoder: TitleEncoder) -> None:
+        self.encoder = encoder
         self.vectors: dict[str, Floats] = {}
 
-    def encode(self, texts: list[str]) -> Floats:
-        """Encode texts: vectors of unit length, float32 [texts, dimensions]."""
+    def encode(self, texts: list[str], /) -> Floats:
+        """Encode texts: the encoder's vectors, float32 [texts, dimensions]."""
         missing = [text for text in dict.fromkeys(texts) if text not in self.vectors]
         if missing:
-            vectors = self.model.encode(missing, batch_size=256, show_progress_bar=False)
+            vectors = self.encoder.encode(missing)
             self.vectors |= zip(missing, vectors.astype(np.float32), strict=True)
         return np.stack([self.vectors[text] for text in texts])
+
+
+class Quiet:
+    """A sentence-transformers model that shows no bar, takes large batches and puts a prompt before every title."""
+
+    def __init__(self, model: Any, prompt: str | None = None) -> None:
+        self.model, self.prompt = model, prompt
+
+    def encode(self, texts: list[str], /) -> Floats:
+        """Encode texts: float32 [texts, dimensions]."""
+        vectors: Floats = self.model.encode(texts, prompt=self.prompt, batch_size=256, show_progress_bar=False)
+        return vectors
 
 
 class Validation(SentenceEvaluator):  # type: ignore[misc] # sentence-transformers is untyped here
@@ -60,7 +71,7 @@ class Validation(SentenceEvaluator):  # type: ignore[misc] # sentence-transforme
 
     def __call__(self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1, *_: Any) -> dict[str, float]:
         """Score the model: task name -> score."""
-        encoder = CachingEncoder(model)
+        encoder = CachingEncoder(Quiet(model))
         scores = {name: score(encoder, name, task) for name, task in self.tasks.items() if task.queries}
         minutes = round((time.monotonic() - self.started) / 60, 1)
         with self.table.open("a", encoding="utf-8") as file:

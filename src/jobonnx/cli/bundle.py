@@ -91,11 +91,11 @@ def export(
 @json_option
 def info(bundle: str | None, as_json: bool, **options: Any) -> None:
     """Show what a BUNDLE holds, and what it runs on here."""
-    from jobonnx.bundle.manifest import Bundle
+    from jobonnx.bundle.manifest import DEFAULT, Bundle
     from jobonnx.runtime.machine import available_threads
     from jobonnx.runtime.providers import PROVIDERS, available
 
-    opened = Bundle.open(bundle, revision=options["revision"])
+    opened = Bundle.open(bundle, revision=options["revision"], variant=options["variant"] or DEFAULT)
     variant = options["variant"] or opened.default_variant
     here: dict[str, Any] = {"available_threads": available_threads(), "available_providers": available()}
     here |= {"untested_providers": [name for name in available() if PROVIDERS[name].untested], "variant": variant}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 
 from jobonnx.arrays import Ints
@@ -31,19 +31,20 @@ def pad_checked(rows: Sequence[Sequence[int]], model: Model) -> tuple[Ints, Ints
     Raises:
         TokenIdError: a row is empty, longer than the model takes, or holds an id that the model does not have.
     """
-    for i, row in enumerate(rows):
-        if not 0 < len(row) <= model.max_tokens:
-            raise TokenIdError(f"row {i} has {len(row)} token ids; it has to be 1 to {model.max_tokens}")
+    lengths = list(map(len, rows))
+    if lengths and not (min(lengths) > 0 and max(lengths) <= model.max_tokens):
+        i = next(i for i, length in enumerate(lengths) if not 0 < length <= model.max_tokens)
+        raise TokenIdError(f"row {i} has {lengths[i]} token ids; it has to be 1 to {model.max_tokens}")
     try:
         ids, mask = pad(rows, model.pad_id)
     except OverflowError:  # beyond int64
-        raise _unknown_id(rows, lambda token: not 0 <= token < model.vocabulary) from None
+        raise _unknown_id(rows, model.vocabulary) from None
     if ids.size and not (ids.min() >= 0 and ids.max() < model.vocabulary):
-        raise _unknown_id(rows, lambda token: not 0 <= token < model.vocabulary)
+        raise _unknown_id(rows, model.vocabulary)
     return ids, mask
 
 
-def _unknown_id(rows: Sequence[Sequence[int]], unknown: Callable[[int], bool]) -> TokenIdError:
-    i, token = next((i, token) for i, row in enumerate(rows) for token in row if unknown(int(token)))
+def _unknown_id(rows: Sequence[Sequence[int]], vocabulary: int) -> TokenIdError:
+    i, token = next((i, token) for i, row in enumerate(rows) for token in row if not 0 <= int(token) < vocabulary)
     fix = "take ids from the bundle's tokenizer, or export the bundle again if they are"
     return TokenIdError(f"row {i} holds token id {token}, which the model does not have; {fix}")

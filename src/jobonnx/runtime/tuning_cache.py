@@ -50,22 +50,26 @@ def path_of(bundle: Bundle, variant: str) -> Path:
         JobonnxError: the user has no home.
     """
     try:
-        key = hashlib.sha256(f"{sha256(bundle.folder / MANIFEST)} {variant}".encode()).hexdigest()
-        return cache_folder() / "tuned" / f"{key}.json"
+        folder = cache_folder()
     except RuntimeError:
         raise JobonnxError("this user has no home to keep settings in; set XDG_CACHE_HOME to a folder of your own") from None
+    return folder / _file_name(bundle, variant)
 
 
 def load(bundle: Bundle, variant: str) -> tuple[Settings | None, str | None]:
     """Return a variant's settings for this machine, or None; and a sentence where there are some that cannot be used."""
     again = f"measure again: jobonnx tune {bundle.folder}"
     try:
-        path = path_of(bundle, variant)
+        folder = cache_folder()
+    except RuntimeError:  # no home, so nothing was ever kept
+        return None, None
+    try:
+        path = folder / _file_name(bundle, variant)
         if not path.exists():
             return None, None
         kept = read_json(path, _Kept, again)
     except JobonnxError as error:
-        return None, f"{error} (ignored)" if "no home" not in str(error) else None
+        return None, f"{error} (ignored)"
     there, here = asdict(kept.machine), asdict(this_machine())
     if there != here:
         different = ", ".join(f"{key} {there[key]!r}, here {here[key]!r}" for key in here if there[key] != here[key])
@@ -102,3 +106,8 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         fix = "mend that, or set XDG_CACHE_HOME to a folder of your own"
         raise JobonnxError(f"{path.parent} cannot be written to ({error.strerror}); {fix}") from None
+
+
+def _file_name(bundle: Bundle, variant: str) -> Path:
+    key = hashlib.sha256(f"{sha256(bundle.folder / MANIFEST)} {variant}".encode()).hexdigest()
+    return Path("tuned", f"{key}.json")

@@ -5,7 +5,8 @@ path to a position depends on nothing after it. No piece is longer than L charac
 boundary among any L + 1 neighbouring positions, and up to there it equals the segmentation of the text that ends there. What the
 segmentations of all those prefixes have in common is therefore what the whole text begins with.
 
-This asks for positions where normalisation makes one character of one and joins no neighbours; `_is_plain` knows them.
+This asks for positions where normalisation makes one character of one and joins no neighbours; `_is_plain` knows them. It counts
+NFKC and case folding as normalisation, whether or not the tokenizer at hand folds case: ß is not plain, as some make ss of it.
 """
 
 from __future__ import annotations
@@ -81,10 +82,10 @@ def _places_to_cut(text: str, starts: Sequence[int], window: int) -> Iterator[in
 
 
 def _is_plain(character: str) -> bool:
-    """Whether NFKC makes one character of it, and no neighbour of its kind joins it."""
+    """Whether NFKC and case folding make one character of it, and no neighbour of its kind joins it."""
     if character.isascii():
         return character == " " or character.isprintable()
-    normalised = unicodedata.normalize("NFKC", character)
+    normalised = unicodedata.normalize("NFKC", character).casefold()
     return (
         len(normalised) == 1
         and {unicodedata.category(character), unicodedata.category(normalised)} <= _PLAIN

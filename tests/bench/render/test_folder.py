@@ -14,6 +14,7 @@ from jobonnx_bench.report import read_report
 pytest.importorskip("matplotlib", reason='the page needs matplotlib: pip install "jobonnx[bench]"')
 
 
+@pytest.mark.medium
 def test_three_files_that_say_the_same(tmp_path: Path) -> None:
     made = report(measured("fp32", bulk=2.0), measured("int8"), absent("fp16", "cuda", reason="a | b\n<c>"))
     write_report(made, tmp_path)

@@ -19,6 +19,8 @@ pytest.importorskip("matplotlib", reason='the page needs matplotlib: pip install
 from jobonnx_bench.render.html import report_html
 from jobonnx_bench.report import Requested
 
+pytestmark = pytest.mark.medium
+
 HOSTILE = '<script>console.error("x")</script>"\'&|$a$'
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REPORT = report(

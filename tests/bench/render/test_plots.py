@@ -7,6 +7,8 @@ import pytest
 from helpers.reports import measured, peer, report
 from jobonnx_bench.render.plots import pareto, plots
 
+pytestmark = pytest.mark.medium
+
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:
     assert pareto([(10, 0.1), (20, 0.2), (15, 0.3), (20, 0.2), (20, 0.5)]) == [0, 1, 3]

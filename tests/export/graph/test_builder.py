@@ -22,6 +22,8 @@ from jobonnx_export import quantize
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.quantize import make_recipe
 
+pytestmark = pytest.mark.medium
+
 TEXTS = [
     "Koch",
     "",

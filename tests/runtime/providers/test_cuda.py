@@ -67,6 +67,7 @@ def test_batches_alone_and_as_given(encoder: Encoder) -> None:
     assert encoder.encode_batch([]).shape == (0, 128)
 
 
+@pytest.mark.medium
 def test_mean_pooling_without_normalisation(tmp_path: Path) -> None:
     from jobonnx_export.pipeline import export
 
