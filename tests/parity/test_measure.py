@@ -131,7 +131,7 @@ def test_ndcg_is_that_of_a_worked_example() -> None:
     ideal = np.array([3, 2, 1]) @ discounts
     # The others of rows 0 to 3 are (1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2).
     # After the swap they are (2, 1, 3), (0, 2, 3), (0, 1, 3), (0, 2, 1).
-    found = [np.array([2, 3, 1]) @ discounts / ideal, 1, 1, np.array([3, 1, 2]) @ discounts / ideal]
+    found = [float(np.array(gains) @ discounts / ideal) for gains in ([2, 3, 1], [3, 2, 1], [3, 2, 1], [3, 1, 2])]
     parity = measure(reference, swapped)
     assert parity.ndcg20 == pytest.approx(np.mean(found))
     assert parity.top10_overlap == 1
