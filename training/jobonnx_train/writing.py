@@ -48,7 +48,9 @@ TRAINING, TESTING = Words(**_WORDS["training"]), Words(**_WORDS["testing"])
 
 
 _LATIN = re.compile(r"[A-Za-zªºÀ-ɏḀ-ỿ]")
-_WHOLE_LETTERS = str.maketrans({"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D", "æ": "ae", "Æ": "Ae", "ß": "ss"})
+_WHOLE_LETTERS: dict[int, str] = str.maketrans(
+    {"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D", "æ": "ae", "Æ": "Ae", "ß": "ss"}
+)
 _SIGNS = ("{}:{}", "{}*{}", "{}_{}", "{}/{}", "{}/-{}", "{}({})", "{}·{}", "{}.{}", "{}-{}", "{}|{}")
 _HALVES = re.compile(r"(?P<left>[^/]+)/(?P<right>[^/]+)")
 _SHARED = 3  # letters that two gendered forms of a word begin with, at least
