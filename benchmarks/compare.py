@@ -100,7 +100,8 @@ def take_bundle(work: Path, checkpoint: Path) -> Path:
     if not folder.exists():
         from jobonnx_export.pipeline import export
 
-        export(str(checkpoint), folder, progress=lambda step: say(f"exporting the bundle: {step}"))
+        # Random weights miss the tolerance of int8; what is timed has all layers in int8, as trained weights have them.
+        export(str(checkpoint), folder, allow_degraded=True, progress=lambda step: say(f"exporting the bundle: {step}"))
     return folder
 
 

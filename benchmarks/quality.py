@@ -2,6 +2,13 @@
 
     python benchmarks/quality.py BUNDLE DATASET_FOLDER... [--json FILE]
 
+Encoders that others trained, with prompts as they want them:
+
+    python benchmarks/trained.py e5 /tmp/e5 && jobonnx export /tmp/e5 -o /tmp/e5-onnx
+    python benchmarks/quality.py /tmp/e5-onnx DATASET_FOLDER... --query-prompt-name query --document-prompt-name passage
+    python benchmarks/trained.py minilm /tmp/minilm && jobonnx export /tmp/minilm -o /tmp/minilm-onnx
+    python benchmarks/quality.py /tmp/minilm-onnx DATASET_FOLDER...
+
 Finished models only: a set that is looked at while training is no evaluation set any more. Log each run in benchmarks/results.
 """
 
@@ -9,9 +16,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobonnx import Bundle, Encoder, markdown, strict_json
+from jobonnx.arrays import Floats
 from jobonnx.evaluation.evaluate import Evaluation, compare, evaluate
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.tfidf import Tfidf
@@ -20,11 +30,25 @@ METRICS = {"MAP@200": "cosine_map@200", "nDCG@20": "cosine_ndcg@20", "recall@100
 REFERENCE, BASELINE = "fp32", "TF-IDF"
 
 
+@dataclass(frozen=True)
+class _Prompted:
+    """An encoder that puts one of the model's prompts before each text."""
+
+    encoder: Encoder
+    prompt_name: str | None
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Encode texts: float32 [texts, dimension]."""
+        return self.encoder.encode(texts, prompt_name=self.prompt_name)
+
+
 def main() -> None:
     """Print one table per metric: a row per dataset, a column per system."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
     parser.add_argument("datasets", nargs="+", type=Path)
+    parser.add_argument("--query-prompt-name", metavar="NAME", help="the prompt before queries; the model's default if left out")
+    parser.add_argument("--document-prompt-name", metavar="NAME", help="the prompt before the titles of the corpus")
     parser.add_argument("--json", type=Path, help="write the means here too")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
@@ -34,7 +58,9 @@ def main() -> None:
     for folder in options.datasets:
         dataset = read_folder(folder)
         results[dataset.name] = {BASELINE: evaluate(Tfidf(dataset.corpus.values()), dataset)}
-        results[dataset.name] |= {variant: evaluate(encoder, dataset) for variant, encoder in encoders.items()}
+        for variant, encoder in encoders.items():
+            queries, documents = (_Prompted(encoder, name) for name in (options.query_prompt_name, options.document_prompt_name))
+            results[dataset.name][variant] = evaluate(queries, dataset, documents=documents)
         print(f"{dataset.name} done", file=sys.stderr)
     for title, metric in METRICS.items():
         print(table(title, metric, results), end="\n\n")

@@ -6,13 +6,15 @@
 Run it before and after a change of the exporter that is meant to change no graph. Each tree exports in processes of its own, with
 its own PYTHONPATH. What the tree before exported stays in the work folder and is used again, as long as that folder is kept.
 
-Compared are every file of each bundle but the manifest, and of the manifest the model, the recipes and the fingerprints. Files that
+Compared are every file of each bundle but the manifest and README.md, and of the manifest the model, the recipes and the
+fingerprints. Of graphs, what they say of themselves is left out: metadata, producer and version. Files that
 were renamed on purpose are paired by `RENAMED`. The synthetic checkpoints that the exports start from are compared as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +22,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import onnx
 
 from jobonnx.files import sha256
 
@@ -104,12 +108,12 @@ def _compared(before: Path, after: Path, names: list[str]) -> Iterator[tuple[str
         renamed = {_renamed(path): path for path in _files(before / name)}
         new = set(_files(after / name))
         for path in sorted(renamed.keys() | new):
-            if path == "manifest.json":
+            if path in ("manifest.json", "README.md"):
                 continue
             if path not in new or path not in renamed:
                 yield f"{name}: {path} is {'gone' if path in renamed else 'new'}", False
                 continue
-            one, other = sha256(before / name / renamed[path]), sha256(after / name / path)
+            one, other = _digest(before / name / renamed[path]), _digest(after / name / path)
             shown = path if renamed[path] == path else f"{renamed[path]} -> {path}"
             yield f"{name}: {shown}  {(after / name / path).stat().st_size:,} bytes  {one[:16]}", one == other
         for what, earlier, later in zip(("model", "recipes", "fingerprints"), _said(before, name), _said(after, name), strict=True):
@@ -120,9 +124,21 @@ def _said(folder: Path, name: str) -> tuple[str, str, str]:
     """Of a manifest: the model, the recipe of every graph by variant and target, and the fingerprints."""
     manifest = json.loads((folder / name / "manifest.json").read_text(encoding="utf-8"))
     recipes = sorted((graph["variant"], _renamed(graph["target"]), graph["recipe"]) for graph in manifest["graphs"])
-    manifest["model"].pop("vocabulary", None)  # new: the tree before has none
+    for new in ("vocabulary", "white_space"):  # the tree before has none
+        manifest["model"].pop(new, None)
     model = json.dumps(manifest["model"], sort_keys=True)
     return model, json.dumps(recipes), (folder / f"{name}.fingerprints.json").read_text()
+
+
+def _digest(path: Path) -> str:
+    """Hash a file; of a graph, all but what it says of itself."""
+    if path.suffix != ".onnx":
+        return sha256(path)
+    model = onnx.load(path, load_external_data=False)
+    model.ClearField("metadata_props")
+    for field in ("producer_name", "producer_version", "model_version"):
+        model.ClearField(field)
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _renamed(text: str) -> str:

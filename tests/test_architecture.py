@@ -41,13 +41,30 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobonnx.bundle": FOUNDATION,
     "jobonnx.text": FOUNDATION,
     "jobonnx.runtime": (*FOUNDATION, "jobonnx.bundle", "jobonnx.text.batching"),
-    "jobonnx.prompts": (*FOUNDATION, "jobonnx.bundle"),
-    "jobonnx.encoder": (*FOUNDATION, "jobonnx.bundle", "jobonnx.prompts", "jobonnx.text", "jobonnx.runtime"),
+    "jobonnx.outputs": FOUNDATION,
+    "jobonnx.similarity": FOUNDATION,
+    "jobonnx.compatibility": (*FOUNDATION, "jobonnx.bundle", "jobonnx.runtime", "jobonnx.similarity", "jobonnx.text"),
+    "jobonnx.prompts": (*FOUNDATION, "jobonnx.bundle", "jobonnx.compatibility"),
+    "jobonnx.encoder": (
+        *FOUNDATION,
+        "jobonnx.bundle",
+        "jobonnx.compatibility",
+        "jobonnx.outputs",
+        "jobonnx.prompts",
+        "jobonnx.text",
+        "jobonnx.runtime",
+    ),
+    "jobonnx.sentence_transformers": (*FOUNDATION, "jobonnx.bundle", "jobonnx.encoder", "jobonnx.text.batching"),
+    "jobonnx.scikit_learn": (*FOUNDATION, "jobonnx.encoder"),
     "jobonnx.data": FOUNDATION,
     "jobonnx.search": FOUNDATION,
+    # Neither service nor bulk knows the other.
+    "jobonnx.bulk": (*FOUNDATION, "jobonnx.data", "jobonnx.search", "jobonnx.bundle", "jobonnx.prompts", "jobonnx.encoder"),
     "jobonnx.parity": (*FOUNDATION, "jobonnx.bundle"),  # figures are a part of the manifest
     "jobonnx.parity.verify": (*FOUNDATION, "jobonnx.parity", "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime"),
     "jobonnx.evaluation": (*FOUNDATION, "jobonnx.search.topk"),
+    "jobonnx.serve": (*FOUNDATION, "jobonnx", "jobonnx.encoder", "jobonnx.prompts", "jobonnx.search", "jobonnx.data"),
+    "jobonnx.serve.profile": (*FOUNDATION, "jobonnx.encoder", "jobonnx.runtime"),  # threads that share their cores
     "jobonnx.cli": ("jobonnx", "jobonnx_export", "jobonnx_bench"),
     "jobonnx": ("jobonnx.bundle.manifest", "jobonnx.encoder", "jobonnx.errors"),  # the public names
     "jobonnx_export": (*FOUNDATION, *OPTIONAL, "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime", "jobonnx.encoder", "jobonnx"),
@@ -55,7 +72,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobonnx_train": (*FOUNDATION, *OPTIONAL, "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime", "jobonnx.encoder", "jobonnx"),
 }
 NEVER_IN_THE_RUNTIME = {"torch", "transformers", "optimum", "sentence_transformers", "onnx", "matplotlib", "safetensors"}
-ON_REQUEST = {"jobonnx.evaluation.ties": {"torch"}}  # --ties sentence-transformers runs PyTorch's own top-k
+ON_REQUEST = {
+    "jobonnx.evaluation.ties": {"torch"},  # --ties sentence-transformers runs PyTorch's own top-k
+    "jobonnx.outputs": {"torch"},  # convert_to_tensor=True
+    "jobonnx.sentence_transformers": {"torch", "transformers", "sentence_transformers"},
+}
 
 PROVIDERS = re.compile("openvino|cuda|tensorrt|coreml|directml|migraphx|rocm|xnnpack|webgpu|executionprovider(?!s)", re.IGNORECASE)
 MAY_NAME_PROVIDERS = ("src/jobonnx/runtime/providers/", "export/jobonnx_export/pipeline.py")

@@ -38,22 +38,27 @@ def build(folder: str, *, step: str, checkpoint: str, calibration: str | None = 
         nncf_int8.quantize(Path(folder), Path(calibration))
 
 
-def load(folder: str, *, backend: str, dtype: str = "float32", file_name: str | None = None) -> _System:
+def load(folder: str, *, backend: str, dtype: str = "float32", file_name: str | None = None, device: str = "cpu") -> _System:
     """Load a sentence-transformers folder.
 
     Args:
         folder: the checkpoint for backend "torch", what `build` made for the others.
         backend: "torch", "onnx" or "openvino".
-        dtype: "float32" or "bfloat16", for torch.
+        dtype: "float32", "float16" or "bfloat16", for torch.
         file_name: the model file in the folder, where there are several.
+        device: PyTorch's name of where it runs, for torch: "cpu" or "cuda".
     """
     from sentence_transformers import SentenceTransformer
 
     settings = {"torch_dtype": dtype} if backend == "torch" else {"file_name": file_name} if file_name else {}
     if backend == "onnx":
         settings["provider"] = "CPUExecutionProvider"  # its own choice is the first of the list, which names one for the cloud
-    model = SentenceTransformer(folder, backend=backend, model_kwargs=settings, local_files_only=True, device="cpu")
-    details: dict[str, Any] = {"backend": backend, "dtype": {"bfloat16": "bf16"}.get(dtype, "fp32")}
+    model = SentenceTransformer(folder, backend=backend, model_kwargs=settings, local_files_only=True, device=device)
+    details: dict[str, Any] = {
+        "backend": backend,
+        "dtype": {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "fp32"),
+        "device": device,
+    }
     if backend == "torch":
         import torch
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from jobonnx.arrays import Floats
 from jobonnx.bundle.integrity import is_inside
+from jobonnx.bundle.manifest import PROMPTS
 from jobonnx.errors import JobonnxError, native
 from jobonnx.files import optional
 from jobonnx.strict_json import convert, read_json
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 MODULES = "modules.json"
-PROMPTS = "config_sentence_transformers.json"
 ADAPTER = "adapter_config.json"
 _AGAIN = "download the checkpoint again"
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}

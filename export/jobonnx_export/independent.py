@@ -90,6 +90,8 @@ def check_vectors(checkpoint: Checkpoint, texts: Sequence[str], rows: Sequence[S
     folder = checkpoint.folder
     with native(f"{folder}: sentence-transformers cannot load it", "mend the folder until it does"):
         model = _load(checkpoint, {"torch_dtype": torch.float32})
+        if _makes_tokenizers_anew():
+            model[0].processor = _auto_tokenizer(checkpoint.transformer)
         limit = {"truncation": True, "max_length": model.max_seq_length}
         their_rows = [list(map(int, ids)) for ids in model.tokenizer(list(texts), **limit)["input_ids"]]
         theirs = model.encode(list(texts), prompt="", convert_to_numpy=True, show_progress_bar=False)
@@ -121,13 +123,27 @@ def _load(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
     return SentenceTransformer(modules=[transformer, Pooling(checkpoint.architecture.hidden, "cls")], device="cpu")
 
 
+def _makes_tokenizers_anew() -> bool:
+    """Whether AutoTokenizer drops a file's normaliser and pre-tokeniser, and makes XLM-R's usual ones: transformers 5 does.
+
+    Words beside an added token then get other ids than the file gives them, so such a loader cannot say what the folder means.
+    """
+    return int(version("transformers").split(".")[0]) >= 5
+
+
+def _loader() -> Any:
+    """Return the class of transformers that loads what the file says, and adds the tokens of the folder's other files."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast if _makes_tokenizers_anew() else AutoTokenizer
+
+
 def _auto_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     with native(f"{folder}: transformers cannot load its tokenizer", _SAVE_AGAIN):
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+        tokenizer = _loader().from_pretrained(folder, use_fast=True, local_files_only=True)
         if not tokenizer.is_fast:
             raise ValueError("it is no fast one")
     return tokenizer

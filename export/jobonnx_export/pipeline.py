@@ -6,27 +6,31 @@ The bundle is made beside its goal and takes its name at the very end, so that n
 from __future__ import annotations
 
 import platform
-import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from jobonnx import __version__
 from jobonnx.arrays import Floats
 from jobonnx.bundle.integrity import describe_file
 from jobonnx.bundle.manifest import (
     PORTABLE,
+    PROMPTS,
     REFERENCE_TEXTS,
     REFERENCE_VECTORS,
     TOKENIZER,
+    WHITE_SPACE,
     Bundle,
     Graph,
     Model,
     Rejected,
     tokenizer_sha256,
+    unprompted_sha256,
     write_manifest,
 )
 from jobonnx.errors import JobonnxError
@@ -36,10 +40,12 @@ from jobonnx.parity.verify import run_graph
 from jobonnx.progress import Progress
 from jobonnx.runtime.providers.wheel import import_onnxruntime
 from jobonnx.text.tokenizer import Tokenizer
+from jobonnx_export.card import write_card
 from jobonnx_export.checkpoint import Checkpoint, open_checkpoint
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
-from jobonnx_export.graph.external_data import DataFile
+from jobonnx_export.graph.external_data import DataFile, into_one_file
 from jobonnx_export.independent import check_tokenizer, check_vectors, installed, texts_of_added_tokens
+from jobonnx_export.labels import label
 from jobonnx_export.portable import export_portable
 from jobonnx_export.quantize import ALPHA, Int8Recipe, LinearStatistics, calibrate, linear_names, make_recipe
 from jobonnx_export.reference import Reference
@@ -47,9 +53,14 @@ from jobonnx_export.settings import write_json, write_settings
 from jobonnx_export.source import Source, locate
 from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
 
-_TOOLS = ("jobonnx", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers")
+_TOOLS = ("torch", "transformers", "onnx", "tokenizers")
+_PORTABLE_TOOLS = ("optimum", "optimum-onnx")  # without fp32 they need not be there: nothing else asks for them
 _ENGINE = "engine"  # the folder of our graphs
-_PORTABLE = Path("onnx") / "model.onnx"  # where sentence-transformers and optimum look for a graph
+# Where sentence-transformers, optimum and transformers.js look for graphs that leave pooling to them. fp32's is optimum's own.
+_PORTABLE = {
+    variant: Path("onnx") / name
+    for variant, name in {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}.items()
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ TARGETS = {
     "standard": Target(padded=False, standard_ops_only=True),
     "cuda": Target(padded=True, standard_ops_only=False),
     "tensorrt": Target(padded=True, standard_ops_only=True),
+    PORTABLE: Target(padded=True, standard_ops_only=True),  # in int8 as "cpu", which the recipe needs
 }
 # bf16 is the fp32 graph: the compiler behind "standard" rounds fp32 to bf16 where the CPU has that, whatever is asked of it.
 # TensorRT gets no int8: it wants activations that are symmetric around zero, which is another recipe.
@@ -127,10 +139,10 @@ def export(
     Args:
         source: a checkpoint folder or a Hub id.
         output: the bundle's folder, which must not exist yet.
-        variants: which precisions to make, of `VARIANTS`. With fp32 comes optimum's portable graph.
+        variants: which precisions to make, of `VARIANTS`. With fp32 come the portable graphs: its own, int8's and fp16's.
         revision: Hub branch, tag or commit.
         pooling: "cls" or "mean", for a folder that does not say.
-        allow_degraded: keep variants that miss their tolerance, marked.
+        allow_degraded: keep variants that miss their tolerance, marked; int8 leaves no layer in float to pass it.
         progress: is told each step as it begins.
 
     Returns:
@@ -143,12 +155,12 @@ def export(
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
         raise JobonnxError(f"variant {', '.join(unknown) or 'list is empty'}: pick from {', '.join(VARIANTS)}")
-    tools = _tools()  # before the work: what is not installed is known at once
+    tools = _tools(variants)  # before the work: what is not installed is known at once
     with new_folder(output) as folder:
         work = prepare(source, folder, variants, revision, pooling, progress)
         oracle = run_pytorch(work, variants)
         tools |= ask_sentence_transformers(work, oracle)
-        graphs, rejected = judge(build(work, oracle, variants), allow_degraded)
+        graphs, rejected = judge(build(work, oracle, variants, all_int8=allow_degraded), allow_degraded)
         finish(work, oracle, graphs, rejected, tools)
     return Bundle.open(output)
 
@@ -183,6 +195,7 @@ def prepare(
         default_prompt_name=checkpoint.default_prompt_name,
         tensors_sha256=checkpoint.tensors_sha256(),
         tokenizer_sha256=tokenizer_sha256(folder / TOKENIZER),
+        white_space=WHITE_SPACE,
     )
     if "fp32" in variants:  # here, because tracing takes the most memory, and PyTorch's model is not loaded yet
         progress("exporting the portable graph with optimum")
@@ -241,15 +254,14 @@ def ask_sentence_transformers(work: Work, oracle: Oracle) -> dict[str, str]:
     return {"sentence-transformers": found}
 
 
-def build(work: Work, oracle: Oracle, variants: Collection[str]) -> Iterator[Graph]:
-    """Stage 4: write and measure the graphs of each variant."""
+def build(work: Work, oracle: Oracle, variants: Collection[str], *, all_int8: bool) -> Iterator[Graph]:
+    """Stage 4: write and measure the graphs of each variant; `all_int8` leaves no layer in float for int8's tolerance."""
     for variant in (name for name in VARIANTS if name in variants):
+        portable = [PORTABLE] if "fp32" in variants and variant in _PORTABLE else []
         if VARIANTS[variant].storage == "int8":
-            yield from _build_int8(work, oracle, variant)
+            yield from _build_int8(work, oracle, variant, portable, all_int8=all_int8)
         else:
-            yield from (_build_float(work, oracle, variant, target) for target in VARIANTS[variant].targets)
-        if variant == "fp32":
-            yield _measured(work, oracle, variant, PORTABLE, work.folder / _PORTABLE, variant)
+            yield from (_build_float(work, oracle, variant, target) for target in (*VARIANTS[variant].targets, *portable))
 
 
 def judge(graphs: Iterable[Graph], allow_degraded: bool) -> tuple[list[Graph], list[Rejected]]:
@@ -289,27 +301,32 @@ def finish(work: Work, oracle: Oracle, graphs: list[Graph], rejected: list[Rejec
     carried = reference_texts(work.texts)
     write_json(folder / REFERENCE_TEXTS, [work.texts[i] for i in carried])
     np.save(folder / REFERENCE_VECTORS, oracle.vectors[carried])
+    bundle = Bundle(
+        folder=folder,
+        model=work.model,
+        graphs=tuple(graphs),
+        default_variant=next((variant for variant in ("int8", "fp32") if variant in good), engine[0].variant),
+        files={},
+        rejected=tuple(rejected),
+        tools=tools,
+        unprompted_sha256=unprompted_sha256(folder / PROMPTS) if (folder / PROMPTS).exists() else None,
+    )
+    for path in dict.fromkeys(graph.path for graph in graphs):
+        label(folder / path, [graph for graph in graphs if graph.path == path], bundle)
     work.progress("hashing the files")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    write_manifest(
-        Bundle(
-            folder=folder,
-            model=work.model,
-            graphs=tuple(graphs),
-            default_variant=next((variant for variant in ("int8", "fp32") if variant in good), engine[0].variant),
-            files={path.relative_to(folder).as_posix(): describe_file(path) for path in files},
-            rejected=tuple(rejected),
-            tools=tools,
-        )
-    )
+    bundle = replace(bundle, files={path.relative_to(folder).as_posix(): describe_file(path) for path in files})
+    write_card(work.checkpoint.folder, bundle)  # after the hashes: its publisher may edit it
+    write_manifest(bundle)
 
 
-def _tools() -> dict[str, str]:
+def _tools(variants: Collection[str]) -> dict[str, str]:
     """Versions of what exports, for the manifest. safetensors has no part in the values, but is asked for with the others."""
     version("safetensors")
     return {
+        "jobonnx": __version__,  # not the installed one's: a working tree may stand before it, or nothing be installed
         "python": platform.python_version(),
-        **{tool: version(tool) for tool in _TOOLS},
+        **{tool: version(tool) for tool in (*_TOOLS, *(_PORTABLE_TOOLS if "fp32" in variants else ()))},
         "onnxruntime": import_onnxruntime().__version__,
     }
 
@@ -335,30 +352,34 @@ def _open_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def _write_portable(checkpoint: Checkpoint, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         export_portable(checkpoint.transformer, Path(temporary))
-        (folder / _PORTABLE).parent.mkdir()
-        for path in Path(temporary).glob(f"{_PORTABLE.name}*"):
+        goal = folder / _PORTABLE["fp32"]
+        goal.parent.mkdir()
+        for path in Path(temporary).glob(f"{goal.name}*"):
             path.chmod(0o644)  # optimum leaves external data readable by its owner alone
-            path.rename(folder / _PORTABLE.parent / path.name)
+            path.rename(goal.with_name(path.name))
 
 
 def _build_float(work: Work, oracle: Oracle, variant: str, target: str) -> Graph:
     """Write and measure one graph that computes in floats."""
     storage, kind = VARIANTS[variant].storage, TARGETS[target]
-    path = work.folder / _ENGINE / f"{storage}-{target}.onnx"
-    if not path.exists():  # bf16's is fp32's
+    path, data = _place(work, variant, target, storage)
+    if not path.exists():  # bf16's is fp32's, and fp32's portable one is optimum's
         work.progress(f"writing {variant} for {target}")
         write_float_graph(
             work.checkpoint,
             path,
-            work.data[storage],
+            data,
             padded=kind.padded,
             standard_ops_only=kind.standard_ops_only,
             fp16=storage == "fp16",
+            hidden_states=target == PORTABLE,
         )
+        if target == PORTABLE:
+            into_one_file(path, data.path)
     return _measured(work, oracle, variant, target, path, variant)
 
 
-def _build_int8(work: Work, oracle: Oracle, variant: str) -> Iterator[Graph]:
+def _build_int8(work: Work, oracle: Oracle, variant: str, portable: Sequence[str], *, all_int8: bool) -> Iterator[Graph]:
     """Write and measure the graphs of an int8 variant, with as few layers left in float as its tolerance asks for.
 
     Those are none, then the 2, 4, 8, ... layers of the largest errors. The first target's graph decides; the others are written
@@ -372,26 +393,36 @@ def _build_int8(work: Work, oracle: Oracle, variant: str) -> Iterator[Graph]:
         in_float = sorted(worst_first[:count])
         graph = _write_int8(work, oracle, variant, first, recipe, in_float)
         count = max(2, count * 2)
-        if not tolerance_violations(variant, graph.parity) or count > len(worst_first) // 2:
+        if all_int8 or not tolerance_violations(variant, graph.parity) or count > len(worst_first) // 2:
             break
     yield graph
-    for target in others:
+    for target in (*others, *portable):
         yield _write_int8(work, oracle, variant, target, recipe, in_float)
 
 
 def _write_int8(work: Work, oracle: Oracle, variant: str, target: str, recipe: Int8Recipe, in_float: Sequence[str]) -> Graph:
     """Write and measure one graph of a recipe, with the layers `in_float` left in float."""
     work.progress(f"writing {variant} for {target}" + (f", {len(in_float)} layers in float" if in_float else ""))
-    path = work.folder / _ENGINE / f"{variant}-{target}.onnx"
+    path, data = _place(work, variant, target, variant)
     chosen = recipe.without(in_float)
-    data = work.data[VARIANTS[variant].storage]
-    write_int8_graph(work.checkpoint, path, chosen, data, standard_ops_only=TARGETS[target].standard_ops_only)
+    standard = target != PORTABLE and TARGETS[target].standard_ops_only
+    write_int8_graph(work.checkpoint, path, chosen, data, standard_ops_only=standard, hidden_states=target == PORTABLE)
+    if target == PORTABLE:
+        into_one_file(path, data.path)
     # The recipe's text enters the fingerprint, so its words stay: "column" is an output channel.
     described = (
-        f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=fp16 "
+        f"{variant} weights=s8/column activations=u8 inputs={chosen.inputs_sha256()[:16]} smoothing={ALPHA}/pow2 embeddings=s8/row "
         f"calibration={calibration_sha256(work.model.prompts.values())[:16]} float={','.join(in_float) or 'none'}"
     )
     return _measured(work, oracle, variant, target, path, described)
+
+
+def _place(work: Work, variant: str, target: str, name: str) -> tuple[Path, DataFile]:
+    """Where a graph is written, and its large tensors: an engine graph's are shared, a portable one's are its own."""
+    if target == PORTABLE:
+        path = work.folder / _PORTABLE[variant]
+        return path, DataFile(path.with_name(f"{path.name}_data"))
+    return work.folder / _ENGINE / f"{name}-{target}.onnx", work.data[VARIANTS[variant].storage]
 
 
 def _measured(work: Work, oracle: Oracle, variant: str, target: str, path: Path, recipe: str) -> Graph:
@@ -404,16 +435,17 @@ def _measured(work: Work, oracle: Oracle, variant: str, target: str, path: Path,
     parity = measure(oracle.vectors, run_graph(path, work.rows, work.model) + rounding)
     name = path.relative_to(work.folder).as_posix()
     data: str | None = work.data[VARIANTS[variant].storage].path.relative_to(work.folder).as_posix()
-    if target == PORTABLE:  # optimum's data file, for a model of more than 2 GB
+    if target == PORTABLE:  # a data file of its own, for a graph of more than 2 GB
         beside = path.with_name(f"{path.name}_data")
         data = beside.relative_to(work.folder).as_posix() if beside.exists() else None
     return Graph(variant, target, name, recipe, parity, data=data)
 
 
 def _remove_others(folder: Path, kept: set[Path]) -> None:
-    """Remove the graphs and data of variants that were left out; of optimum's graph, what lies beside it as well."""
-    for path in (folder / _ENGINE).iterdir():
-        if path not in kept:
-            path.unlink()
-    if folder / _PORTABLE not in kept:
-        shutil.rmtree(folder / _PORTABLE.parent, ignore_errors=True)
+    """Remove the graphs and data of variants that were left out."""
+    for home in (folder / _ENGINE, folder / _PORTABLE["fp32"].parent):
+        for path in home.iterdir() if home.exists() else ():
+            if path not in kept:
+                path.unlink()
+        with suppress(OSError):  # graphs are left
+            home.rmdir()

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bundle.manifest import TOKENIZER
+from jobonnx.bundle.manifest import PROMPTS, TOKENIZER
 from jobonnx.files import optional
-from jobonnx_export.checkpoint import MODULES, PROMPTS, Checkpoint
+from jobonnx_export.checkpoint import MODULES, Checkpoint
 
 _OF_TRANSFORMER = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
 

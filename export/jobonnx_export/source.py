@@ -9,7 +9,7 @@ from jobonnx.bundle.hub import UNREACHABLE, hub_call
 from jobonnx.errors import JobonnxError
 
 DEFAULT = "pj-mathematician/JobBGE-m3"
-_SETTINGS = ["*.json", "*/config.json"]
+_SETTINGS = ["*.json", "*/config.json", "README.md", *(f"{name}*" for name in ("LICENSE", "LICENCE", "NOTICE"))]
 _WEIGHTS = ["model*.safetensors", "0_*/model*.safetensors"]  # a "*" of the Hub's patterns takes slashes too
 _OLDER_WEIGHTS = [f"{folder}pytorch_model{part}.bin" for folder in ("", "0_*/") for part in ("", "-*")]  # whole, and in shards
 _UNWANTED = ["onnx/*"]

@@ -10,14 +10,15 @@ from jobonnx.data.titles import read_lexicon
 from jobonnx.text.tokenizer import Tokenizer
 
 PER_LANGUAGE = 120  # parity titles of each language
+RANKED_PER_LANGUAGE = 400  # more titles in en, de, es and zh, so that ranking is judged among 2,000
 CALIBRATION_PER_LANGUAGE = 200
-_CARRIED = 6  # a bundle carries one of so many parity titles
+_CARRIED = 6  # a bundle carries one of so many parity titles, and none of those for ranking
 _LENGTHS = (64, 256, 512)
 _FILLERS = (" a", " &", ",", "z", "7")  # one of them is a single token, in whatever vocabulary
 
 
 def parity_texts(tokenizer: Tokenizer, prompts: Iterable[str] = ()) -> list[str]:
-    """Return titles in en, de, es, zh and ja, texts of several lengths, and an empty one.
+    """Return titles in en, de, es, zh and ja, more of them for ranking, texts of several lengths, and an empty one.
 
     The lengths are 64, 256 and 512 tokens, as far as the limit allows, the limit, and one token more.
 
@@ -28,18 +29,18 @@ def parity_texts(tokenizer: Tokenizer, prompts: Iterable[str] = ()) -> list[str]
     titles = _parity_titles()
     limit = tokenizer.max_tokens
     lengths = sorted({n for n in _LENGTHS if n < limit} | {limit, limit + 1})
-    return [*_prompted(titles, prompts), *(_text_of(n, titles, tokenizer) for n in lengths), ""]
+    return [*_prompted([*titles, *_ranked_titles()], prompts), *(_text_of(n, titles, tokenizer) for n in lengths), ""]
 
 
 def reference_texts(texts: Sequence[str]) -> list[int]:
     """Return the part of the parity set that a bundle carries: every sixth title, all special texts; positions in `texts`."""
-    titles = 5 * PER_LANGUAGE
-    return [*range(0, titles, _CARRIED), *range(titles, len(texts))]
+    titles = len(_parity_titles())
+    return [*range(0, titles, _CARRIED), *range(titles + len(_ranked_titles()), len(texts))]
 
 
 def calibration_titles(prompts: Iterable[str] = ()) -> list[str]:
     """Return titles in en, de, es and zh that are not in the parity set, each of the prompts or none before them in turn."""
-    judged = set(_parity_titles())
+    judged = {*_parity_titles(), *_ranked_titles()}
     titles = [title for language in _languages()[:4] for title in _spread(language, CALIBRATION_PER_LANGUAGE, 1)]
     unseen = [title for title in dict.fromkeys(titles) if title not in judged]  # one title may stand in two rows of the lexicon
     return _prompted(unseen, prompts)
@@ -61,6 +62,12 @@ def _prompted(titles: Sequence[str], prompts: Iterable[str]) -> list[str]:
 
 def _parity_titles() -> list[str]:
     return [title for language in _languages() for title in _spread(language, PER_LANGUAGE, 0)]
+
+
+def _ranked_titles() -> list[str]:
+    judged = set(_parity_titles())
+    titles = [title for language in _languages()[:4] for title in _spread(language, RANKED_PER_LANGUAGE, 2)]
+    return [title for title in dict.fromkeys(titles) if title not in judged]
 
 
 def _languages() -> list[list[str]]:

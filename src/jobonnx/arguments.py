@@ -1,9 +1,9 @@
-"""What callers may pass: texts, whole numbers, and what sentence-transformers takes that has no meaning here."""
+"""What callers may pass: texts and whole numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Integral
+from collections.abc import Iterable, Mapping, Set
+from numbers import Integral, Real
 from typing import Self
 
 
@@ -20,17 +20,37 @@ class Closing:
         self.close()
 
 
-def as_texts(sentences: str | Iterable[str]) -> list[str]:
+def as_texts(inputs: str | Iterable[str]) -> list[str]:
     """Return a text, or several, as a list.
 
+    Args:
+        inputs: a string, or strings in an order: a list, an array, a column of pandas, polars or pyarrow.
+
     Raises:
-        TypeError: an item is not a string; its position is named.
+        TypeError: it is a table or a mapping, has no order, or holds an item that is not a string, whose position is named.
     """
-    texts = [sentences] if isinstance(sentences, str) else list(sentences)
+    if isinstance(inputs, str):
+        return [inputs]
+    what = type(inputs).__name__
+    if isinstance(inputs, Mapping):
+        raise TypeError(f"{what} is a mapping, whose keys would be taken for texts; give its texts, such as list(texts.values())")
+    if hasattr(type(inputs), "columns") or hasattr(type(inputs), "column_names"):  # pandas, polars; pyarrow, datasets
+        raise TypeError(f'{what} is a table, whose column names would be taken for texts; give one column, such as table["title"]')
+    if isinstance(inputs, Set):
+        raise TypeError(f"{what} has no order that rows could come back in; give a list, such as sorted(texts)")
+    if isinstance(inputs, bytes | bytearray):
+        raise TypeError(f"{what} is no text; decode it, such as texts.decode()")
+    texts = inputs.to_pylist() if hasattr(inputs, "to_pylist") else list(inputs)  # an array of pyarrow holds scalars of its own
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"text {i} is {type(text).__name__}, not str")
+            raise TypeError(f"text {i} is {type(text).__name__}, not str; {_fix(text)}")
     return texts
+
+
+def _fix(text: object) -> str:
+    nan = isinstance(text, Real) and text != text
+    missing = text is None or nan or type(text).__name__ in ("NAType", "NaTType")  # pandas' own marks
+    return 'the value is missing: drop it, or put a text such as "" in its place' if missing else "give strings"
 
 
 def whole(name: str, value: int | None, most: int | None = None) -> int | None:
@@ -47,10 +67,3 @@ def whole(name: str, value: int | None, most: int | None = None) -> int | None:
     if value < 1 or (most is not None and value > most):
         raise ValueError(f"{name}={value} has to be {'at least 1' if most is None else f'between 1 and {most:,}'}")
     return int(value)
-
-
-def refuse_tensors(convert_to_numpy: bool, convert_to_tensor: bool) -> None:
-    """Raise ValueError where a call asks for torch tensors."""
-    if convert_to_tensor or not convert_to_numpy:
-        asked = "convert_to_tensor=True" if convert_to_tensor else "convert_to_numpy=False"
-        raise ValueError(f"{asked} asks for torch tensors; take the array and use torch.from_numpy")

@@ -19,3 +19,14 @@ def unit(vectors: Floats) -> Floats:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
     normalised: Floats = vectors / np.maximum(norms, _SMALLEST_NORM)
     return normalised
+
+
+def repeated(vectors: Floats, inverse: Ints) -> Floats:
+    """Give every item its row, where equal items have one row between them.
+
+    Args:
+        vectors: float32 [distinct items, dimension], in the order of their first appearance.
+        inverse: int64 [items], as `jobonnx.text.batching.deduplicate` gives it. As many items as rows are all distinct, so the rows
+            stand in order, and nothing is copied.
+    """
+    return np.ascontiguousarray(vectors) if len(inverse) == len(vectors) else vectors[inverse]

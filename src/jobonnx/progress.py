@@ -1,20 +1,46 @@
-"""Progress of long work, on a terminal only: a bar over a known number of items, or a list of steps with their time."""
+"""Long work: its progress, on a terminal only (a bar over a number of items, or steps with their time), and how it is stopped."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 Progress = Callable[[str], None]  # is told each step as it begins
 _LONG = 1000  # items that are worth a bar where nobody said whether to show one
 _log = logging.getLogger("jobonnx")
+_stop: ContextVar[threading.Event | None] = ContextVar("jobonnx.stop", default=None)
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """Give an event that ends the work begun within, in this thread or in one that got its context, at its next step."""
+    stop = threading.Event()
+    token = _stop.set(stop)
+    try:
+        yield stop
+    finally:
+        _stop.reset(token)
+
+
+def _stoppable(advance: Callable[[int], object]) -> Callable[[int], None]:
+    stop = _stop.get()
+
+    def step(items: int) -> None:
+        if stop is not None and stop.is_set():
+            raise asyncio.CancelledError  # nobody waits for the result any more
+        advance(items)
+
+    return step
 
 
 @contextmanager
 def bar(total: int, unit: str, show: bool | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr, and give the function that advances it by a number of items.
+    """Show a bar on stderr, and give the function that advances it by a number of items; it raises once the work is stopped.
 
     Args:
         total: items in all.
@@ -22,14 +48,33 @@ def bar(total: int, unit: str, show: bool | None = None) -> Iterator[Callable[[i
         show: True shows it, False does not, None shows it for long work; nothing is ever shown where stderr is no terminal.
     """
     if not (show or (show is None and total >= _LONG)) or not _on_terminal():
-        yield lambda items: None
+        yield _stoppable(lambda items: None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with Progress(unit, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as shown:
         task = shown.add_task("", total=total)
-        yield lambda items: shown.advance(task, items)
+        yield _stoppable(lambda items: shown.advance(task, items))
+
+
+@contextmanager
+def shares() -> Iterator[Callable[[float, str], None]]:
+    """Show a bar with the time left on stderr, and give the function that is told the share that is done and a text beside.
+
+    For work whose items nobody has counted; the share is from 0 to 1. Nothing is shown where stderr is no terminal.
+    """
+    if not _on_terminal():
+        yield lambda share, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+    # Shares come in bursts, one for each batch: the speed of the last minutes says more than that of the last seconds.
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=300) as shown:
+        task = shown.add_task("", total=1.0)
+        yield lambda share, text: shown.update(task, completed=share, description=text)
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Protocol
 
 from jobonnx.arrays import Floats
-from jobonnx.bundle.manifest import Bundle, Model
+from jobonnx.bundle.manifest import Bundle
+from jobonnx.compatibility import CallOptions, also_takes
 
 QUERY, DOCUMENT = "query", "document"
 _log = logging.getLogger(__name__)
@@ -18,6 +19,10 @@ _OF_DOCUMENTS = (DOCUMENT, "passage", "corpus")
 class _Encodes(Protocol):
     bundle: Bundle
 
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prompts by name."""
+
     def encode(self, *arguments: Any, **options: Any) -> Floats:
         """Encode titles."""
 
@@ -25,83 +30,97 @@ class _Encodes(Protocol):
 class Prompted:
     """Add `encode_query` and `encode_document` to a class that has `encode`."""
 
+    @also_takes(CallOptions, sentences="inputs")
     def encode_query(
         self: _Encodes,
-        sentences: str | Iterable[str],
+        inputs: str | Iterable[str],
         prompt_name: str | None = None,
         prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
+        *arguments: Any,
         **options: Any,
     ) -> Floats:
         """Encode queries, as `SentenceTransformer.encode_query` does.
 
         Args:
-            sentences: a text, or several.
+            inputs: a text, or several.
             prompt_name: name of one of the model's prompts; None for the one named "query", no prompt if there is none.
             prompt: the prompt itself, in place of a name.
-            batch_size: as `encode` takes it.
-            show_progress_bar: as `encode` takes it.
-            options: all else that `encode` takes.
+            arguments: all else that `encode` takes, in its order.
+            options: the same by name.
 
         Returns:
             What `encode` returns.
         """
-        prompt = _of_task(self.bundle.model, QUERY, prompt_name, prompt)
-        return self.encode(sentences, prompt_name, prompt, batch_size, show_progress_bar, **options)
+        prompt = _of_task(self, QUERY, prompt_name, prompt)
+        return self.encode(inputs, prompt_name, prompt, *arguments, **options)
 
+    @also_takes(CallOptions, sentences="inputs")
     def encode_document(
         self: _Encodes,
-        sentences: str | Iterable[str],
+        inputs: str | Iterable[str],
         prompt_name: str | None = None,
         prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
+        *arguments: Any,
         **options: Any,
     ) -> Floats:
         """Encode documents (the titles of a corpus), as `SentenceTransformer.encode_document` does.
 
         Args:
-            sentences: a text, or several.
+            inputs: a text, or several.
             prompt_name: name of one of the model's prompts; None for the one named "document", no prompt if there is none. A prompt
                 named "passage" or "corpus" has to be asked for. sentence-transformers 5 and 6 do not take it by themselves either,
                 although they say so: their models always have a prompt "document", an empty one if the model came without.
             prompt: the prompt itself, in place of a name.
-            batch_size: as `encode` takes it.
-            show_progress_bar: as `encode` takes it.
-            options: all else that `encode` takes.
+            arguments: all else that `encode` takes, in its order.
+            options: the same by name.
 
         Returns:
             What `encode` returns.
         """
-        prompt = _of_task(self.bundle.model, DOCUMENT, prompt_name, prompt)
-        return self.encode(sentences, prompt_name, prompt, batch_size, show_progress_bar, **options)
+        prompt = _of_task(self, DOCUMENT, prompt_name, prompt)
+        return self.encode(inputs, prompt_name, prompt, *arguments, **options)
 
 
-def choose_prompt(model: Model, name: str | None, prompt: str | None) -> str:
-    """Return what `encode` puts before texts: the prompt, else the one of that name, else the model's default.
+def choose_prompt(prompts: Mapping[str, str], default: str | None, name: str | None, prompt: str | None) -> str:
+    """Return what `encode` puts before texts: the prompt, else the one of that name, else the default.
+
+    Args:
+        prompts: prompts by name.
+        default: the name of the one that is taken where none is asked for.
+        name: the name asked for.
+        prompt: the prompt asked for.
 
     Raises:
-        ValueError: the model has no prompt of that name.
+        ValueError: there is no prompt of that name.
     """
-    name = name or model.default_prompt_name
+    name = name or default
     if prompt is not None or name is None:
         return prompt or ""
-    if name not in model.prompts:
-        raise ValueError(f"prompt_name={name!r} is unknown; this model has {sorted(model.prompts) or 'none'}")
-    return model.prompts[name]
+    if name not in prompts:
+        raise ValueError(f"prompt_name={name!r} is unknown; this model has {sorted(prompts)}")
+    return prompts[name]
 
 
-def _of_task(model: Model, task: str, name: str | None, prompt: str | None) -> str | None:
-    """Return the prompt of a kind of text where none was asked for; never the model's default prompt."""
+def prompt_of(encoder: _Encodes, task: str, name: str | None = None, prompt: str | None = None) -> str:
+    """Return what `encode_query` (task "query") or `encode_document` (task "document") puts before texts.
+
+    Raises:
+        ValueError: there is no prompt of that name.
+    """
+    return choose_prompt(encoder.prompts, None, name, _of_task(encoder, task, name, prompt))
+
+
+def _of_task(encoder: _Encodes, task: str, name: str | None, prompt: str | None) -> str | None:
+    """Return the prompt of a kind of text where none was asked for; never the default prompt."""
     if name is not None or prompt is not None:
         return prompt
-    if task == DOCUMENT and task not in model.prompts:
+    found = encoder.prompts.get(task, "")
+    if task == DOCUMENT and not found and task not in encoder.bundle.model.prompts:
         for other in _OF_DOCUMENTS:
-            if model.prompts.get(other):
-                _warn(model.source, other)
+            if encoder.prompts.get(other):
+                _warn(encoder.bundle.model.source, other)
                 break
-    return model.prompts.get(task, "")
+    return found
 
 
 @cache

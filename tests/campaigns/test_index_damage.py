@@ -308,9 +308,9 @@ class Lookup:
     fingerprint = FINGERPRINT
     dimension = DIMENSION
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
-        assert normalize_embeddings
-        return vectors(sentences)
+    def encode(self, titles: list[str], /, *, prompt: str, normalize_embeddings: bool) -> Floats:
+        assert (prompt, normalize_embeddings) == ("", True)
+        return vectors(titles)
 
 
 def check_vectors(index: Index, titles: list[str]) -> None:

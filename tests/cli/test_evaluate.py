@@ -42,7 +42,10 @@ class StubEncoder:
         if variant == "fp16" and not options["force"]:
             raise ProviderUnavailableError("fp16 needs a GPU.")
         self.variant = variant or "int8"
-        self.bundle = SimpleNamespace(model=SimpleNamespace(note=self.note))
+        prompts = {"query": "query: ", "document": "title: "}
+        self.bundle = SimpleNamespace(
+            model=SimpleNamespace(note=self.note, source="stub", prompts=prompts, default_prompt_name="document")
+        )
         self.graph = SimpleNamespace(degraded=self.variant == "fp16")
         self.fingerprint = f"print-{self.variant}"
 
@@ -116,7 +119,7 @@ def test_options_of_an_encoder_reach_it(german: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(jobonnx.Bundle, "open", open_bundle)
     run(evaluate, german, *OPTIONS)
-    assert opened == [("b", {"revision": "r"})]
+    assert opened == [("b", {"revision": "r", "variant": "default"})]
     run(rank, german / "queries", german / "corpus_elements", "-o", tmp_path / "run.trec", *OPTIONS, "--variant", "int8")
     assert asked == [MEANT | {"variant": variant} for variant in ("fp32", "int8", "int8")]
 
@@ -380,17 +383,26 @@ def test_grades_are_counted(german: Path) -> None:
 
 
 def test_prompts_reach_the_encoder(german: Path, tmp_path: Path) -> None:
-    queries, titles = {"prompt": None, "prompt_name": "query"}, {"prompt": "passage: ", "prompt_name": None}
-    prompts = ("--query-prompt-name", "query", "--document-prompt", "passage: ")
+    queries, titles = {"prompt": "title: ", "prompt_name": None}, {"prompt": "passage: ", "prompt_name": None}
+    prompts = ("--query-prompt-name", "document", "--document-prompt", "passage: ")
     data = json.loads(run(evaluate, german, "--variant", "fp32", *prompts, "--json").stdout)
     assert prompted == [("nurse", queries), ("staff nurse", titles)]
-    assert data["prompts"] == {"query": {"prompt_name": "query"}, "document": {"prompt": "passage: "}}
+    assert data["prompts"] == {"query": {"prompt_name": "document"}, "document": {"prompt": "passage: "}}
     prompted.clear()
     run(rank, german / "queries", german / "corpus_elements", "-o", tmp_path / "run.trec", *prompts)
     assert sorted(prompted) == [("baker", titles), ("nurse", queries)]
     prompted.clear()
-    run(evaluate, german, "--variant", "fp32", "--query-prompt", "query: ")
-    assert prompted == [("nurse", {"prompt": "query: ", "prompt_name": None}), ("staff nurse", {})]
+    run(evaluate, german, "--variant", "fp32", "--query-prompt", "")
+    assert [prompt["prompt"] for _, prompt in prompted] == ["", "title: "]
+
+
+def test_queries_and_documents_have_their_own_prompts_by_default(german: Path, tmp_path: Path) -> None:
+    """As by sentence-transformers' evaluator, which calls encode_query and encode_document: never the model's default prompt."""
+    run(evaluate, german, "--variant", "fp32")
+    run(rank, german / "queries", german / "corpus_elements", "-o", tmp_path / "run.trec")
+    by_text = dict(prompted)
+    plain = {text: prompt["prompt"] for text, prompt in by_text.items()}
+    assert plain == {"nurse": "query: ", "staff nurse": "title: ", "baker": "title: "}
 
 
 def test_help_says_what_rank_writes_and_where_its_header_is_wrong() -> None:
@@ -437,7 +449,9 @@ def test_a_signal_leaves_nothing_beside_the_run(tmp_path: Path, number: int) -> 
     (tmp_path / "corpus").write_text("".join(f"d{i}\tcook {i % 7}\n" for i in range(2000)))
     program = (
         "import numpy as np, jobonnx.cli, jobonnx.cli.evaluate as commands; from types import SimpleNamespace;"
-        "encoder = SimpleNamespace(variant='x', encode=lambda texts: np.ones((len(texts), 8), np.float32) / np.float32(8) ** .5);"
+        "model = SimpleNamespace(source='x', prompts={}, default_prompt_name=None);"
+        "encode = lambda texts, **_: np.ones((len(texts), 8), np.float32) / np.float32(8) ** .5;"
+        "encoder = SimpleNamespace(variant='x', bundle=SimpleNamespace(model=model), encode=encode);"
         "commands.load = lambda *_, **__: encoder; jobonnx.cli.main()"
     )
     arguments = ["rank", "queries", "corpus", "-o", "run.trec", "--top-k", "2000"]

@@ -26,14 +26,17 @@ class StubEncoder:
 
     def __init__(self, bundle: str | None = None, variant: str | None = None, **options: Any) -> None:
         self.variant = variant or "int8"
-        self.bundle = SimpleNamespace(model=SimpleNamespace(note=""))
+        prompts = {"query": "query: ", "document": "document: ", "passage": "passage: "} if bundle == "prompted" else {}
+        self.bundle = SimpleNamespace(model=SimpleNamespace(note="", source="stub", prompts=prompts, default_prompt_name=None))
         self.graph = SimpleNamespace(degraded=False)
         self.fingerprint = f"print-{bundle}-{self.variant}"
         self.dimension = DIMENSION
 
-    def encode(self, titles: list[str], *, normalize_embeddings: bool, show_progress_bar: bool | None = None) -> Floats:
+    def encode(
+        self, titles: list[str], *, prompt: str, normalize_embeddings: bool, show_progress_bar: bool | None = None
+    ) -> Floats:
         assert normalize_embeddings
-        encoded.extend(titles)
+        encoded.extend(prompt + title for title in titles)
         return vectors(titles)
 
 
@@ -215,3 +218,37 @@ def test_the_small_model_finds_a_title_in_another_language(tmp_path: Path) -> No
     done("create", folder, "Koch", "Krankenschwester", "Softwareentwickler")
     (line,) = done("search", folder, "software developer", "--top-k", 1, "--json").stdout.splitlines()
     assert json.loads(line)["matches"][0]["title"] == "Softwareentwickler"
+
+
+# Prompts
+
+
+@pytest.mark.usefixtures("stub")
+def test_titles_and_queries_have_the_models_prompts_of_their_kind(tmp_path: Path) -> None:
+    done("create", tmp_path / "titles", "nurse", "-m", "prompted")
+    done("add", tmp_path / "titles", "cook", "-m", "prompted")
+    done("search", tmp_path / "titles", "cook", "-m", "prompted")
+    assert encoded == ["document: nurse", "document: cook", "query: cook"]
+
+
+@pytest.mark.usefixtures("stub")
+def test_an_index_keeps_the_prompt_that_it_was_made_with_and_refuses_another(tmp_path: Path) -> None:
+    folder = tmp_path / "titles"
+    done("create", folder, "nurse", "-m", "prompted", "--document-prompt-name", "passage")
+    with Index.open(folder) as opened:
+        assert opened.prompt == "passage: "
+    done("add", folder, "cook", "-m", "prompted")
+    done("add", folder, "pilot", "-m", "prompted", "--document-prompt", "passage: ")
+    done("search", folder, "cook", "-m", "prompted", "--query-prompt", "")
+    assert encoded == ["passage: nurse", "passage: cook", "passage: pilot", "cook"]
+    message = refusal("add", folder, "baker", "-m", "prompted", "--document-prompt-name", "document")
+    assert "holds vectors of titles behind the prompt 'passage: ', not 'document: '" in message
+    assert len(encoded) == 4
+
+
+@pytest.mark.usefixtures("stub")
+def test_an_unknown_prompt_is_refused(tmp_path: Path) -> None:
+    result = run("create", tmp_path / "titles", "nurse", "-m", "prompted", "--document-prompt-name", "frage")
+    assert isinstance(result.exception, ValueError)
+    assert "prompt_name='frage' is unknown" in str(result.exception)
+    assert not (tmp_path / "titles").exists()

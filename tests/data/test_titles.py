@@ -50,9 +50,8 @@ def test_the_titles_of_the_readme_are_in_it() -> None:
 
 
 def test_a_row_with_a_missing_column_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    monkeypatch.setattr(titles, "files", lambda package: tmp_path)
-    lexicon = tmp_path / "data" / "titles.tsv"
+    lexicon = tmp_path / "titles.tsv"
+    monkeypatch.setattr(titles, "_FILE", lexicon)
     lexicon.write_text("en\tde\tes\tzh\ncook|chef\tKoch\tcocinero\t厨师\n", encoding="utf-8")
     assert titles.read_titles() == ["cook", "chef", "Koch", "cocinero", "厨师"]
     lexicon.write_text("en\tde\tes\tzh\ncook|chef\tKoch\tcocinero\n", encoding="utf-8")

@@ -46,6 +46,7 @@ def place(tmp_path: Path) -> Path:
 def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """For exports whose figures nobody looks at."""
     monkeypatch.setattr("jobonnx_export.texts.PER_LANGUAGE", 12)
+    monkeypatch.setattr("jobonnx_export.texts.RANKED_PER_LANGUAGE", 1)
     monkeypatch.setattr("jobonnx_export.texts.CALIBRATION_PER_LANGUAGE", 12)
 
 
@@ -60,7 +61,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def test_manifest_lists_every_file_with_size_and_sha256(bundle: Path) -> None:
     listed = manifest_of(bundle)["files"]
     paths = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
-    assert set(listed) == set(paths) - {"manifest.json"}
+    assert set(listed) == set(paths) - {"manifest.json", "README.md"}
     for name, entry in listed.items():
         data = paths[name].read_bytes()
         assert entry == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -171,6 +172,7 @@ def test_rejected_variant_is_left_out_with_its_figures_and_exit_status_1(
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
     assert "left out" in done.output
+    assert "warning: int8 (cpu) missed its tolerance and was left out" in done.stderr
     opened = Bundle.open(place / "out")
     assert opened.variants == ("fp16",)
     assert opened.default_variant == "fp16"
@@ -181,6 +183,15 @@ def test_rejected_variant_is_left_out_with_its_figures_and_exit_status_1(
     assert left == {"fp16-cuda.onnx", "fp16-tensorrt.onnx", "fp16.data"}
 
 
+def test_rejected_variant_that_nobody_asked_for_is_a_warning(
+    checkpoint: Path, place: Path, few_texts: None, strict_int8: None
+) -> None:
+    done = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(place / "out")])
+    assert done.exit_code == 0
+    assert "warning: int8 (cpu) missed its tolerance and was left out" in done.stderr
+    assert "int8" not in Bundle.open(place / "out").variants
+
+
 def test_allow_degraded_keeps_it_marked(checkpoint: Path, place: Path, few_texts: None, strict_int8: None) -> None:
     arguments = ["export", str(checkpoint), "-o", str(place / "out"), "--variant", "fp16", "--variant", "int8", "--allow-degraded"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
@@ -189,6 +200,7 @@ def test_allow_degraded_keeps_it_marked(checkpoint: Path, place: Path, few_texts
     assert opened.default_variant == "fp16"
     loaded = CliRunner().invoke(main, ["encode", "-m", str(place / "out"), "--variant", "int8", "Koch"])
     assert "kept with --allow-degraded" in loaded.stderr
+    assert "float=none" in opened.recipe("int8")
 
 
 def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
@@ -204,6 +216,8 @@ def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
     in_float = graph.recipe.split("float=")[1].split(",")
     assert len(in_float) in (2, 4, 8)
     assert f"writing int8 for cpu, {len(in_float)} layers in float" in steps
+    shown = CliRunner().invoke(main, ["info", str(place / "out")]).stdout
+    assert f"int8 for cpu, layers in float: {', '.join(in_float)}" in shown
     assert figure(graph.parity, "mean_centred") >= halfway
     assert made.rejected == ()
     assert made.fingerprint("int8") != Bundle.open(bundle).fingerprint("int8")
@@ -212,7 +226,7 @@ def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
 def test_variant_that_gives_nan_is_not_kept_even_degraded(checkpoint: Path, tmp_path: Path, place: Path, few_texts: None) -> None:
     """A bias that float16 cannot hold."""
     source = spoil(checkpoint, tmp_path / "spoilt", "encoder.layer.1.output.dense.bias", 3e38)
-    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(JobonnxError, match="min_cosine NaN"):
+    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(JobonnxError, match="mean_centred NaN"):
         export(source, place / "out", ["fp16"], allow_degraded=True)
     assert empty(place)
 

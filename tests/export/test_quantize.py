@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from helpers.calibrated import Calibrated, calibrated_of
 from helpers.checkpoints import make_checkpoint
@@ -17,7 +19,17 @@ from jobonnx.runtime.providers import PROVIDERS
 from jobonnx.runtime.session import Settings
 from jobonnx.text.batching import pad
 from jobonnx_export.graph.builder import write_int8_graph
-from jobonnx_export.quantize import Int8Recipe, LinearStatistics, linear_names, make_recipe
+from jobonnx_export.quantize import (
+    Int8Recipe,
+    LinearStatistics,
+    Split,
+    _attempt,
+    _gelu,
+    _per_tensor,
+    _per_token,
+    linear_names,
+    make_recipe,
+)
 
 pytestmark = pytest.mark.medium
 
@@ -172,6 +184,78 @@ def test_graph_with_layers_in_float_is_no_worse(calibrated: Calibrated, recipe: 
     fewer = recipe.without([f"encoder.layer.{i}.{part}" for i in range(3)])
     write_int8_graph(calibrated.checkpoint, tmp_path / "int8.onnx", fewer)
     assert figure(measure(expected, vectors_of(tmp_path / "int8.onnx", calibrated)), "mean_centred") >= 0.997
+
+
+@pytest.fixture(scope="module")
+def massive(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """One channel of GELU's output is ten times as large as the others, as in trained encoders."""
+    folder = make_checkpoint(tmp_path_factory.mktemp("massive") / "tiny")
+    tensors = load_file(folder / "model.safetensors")
+    for i in range(3):
+        tensors[f"encoder.layer.{i}.intermediate.dense.bias"][7] += 30
+        tensors[f"encoder.layer.{i}.output.dense.weight"][:, 7] /= 30
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return calibrated_of(folder)
+
+
+@pytest.mark.parametrize("in_float", [None, "intermediate.dense", "output.dense"])
+def test_channel_that_sticks_out_is_split_and_costs_no_operator(massive: Calibrated, tmp_path: Path, in_float: str | None) -> None:
+    made = make_recipe(massive.checkpoint, massive.statistics, static=True)
+    assert {name: set(split.channels) for name, split in made.splits.items()} == {
+        f"encoder.layer.{i}.intermediate.dense": {7} for i in range(3)
+    }
+    layers = [] if in_float is None else [f"encoder.layer.{i}.{in_float}" for i in range(3)]
+    expected = massive.reference.encode(massive.tokenizer.encode(TITLES))
+    centred, operators = {}, {}
+    unsplit = Int8Recipe(dict(made.linears), made.value_smoothing, {})
+    for name in made.splits:
+        narrow = name.replace("intermediate", "output")
+        seen = massive.statistics[narrow]
+        (linear,) = _attempt(
+            {narrow: massive.checkpoint.tensor(f"{narrow}.weight").T},
+            seen.sample,
+            _per_tensor(seen.lowest, seen.highest, None),
+            None,
+        ).linears.values()
+        unsplit.linears[narrow] = linear
+    for kind, recipe in {"split": made, "unsplit": unsplit}.items():
+        for standard in (False, True):
+            path = tmp_path / f"{kind}{standard}.onnx"
+            write_int8_graph(massive.checkpoint, path, recipe.without(layers), standard_ops_only=standard)
+            centred[kind, standard] = figure(measure(expected, vectors_of(path, massive)), "mean_centred")
+            operators[kind, standard] = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
+    for standard in (False, True):
+        assert operators["split", standard] == operators["unsplit", standard]
+        if in_float != "output.dense":
+            assert 1 - centred["split", standard] < 0.5 * (1 - centred["unsplit", standard]), centred
+    assert bool(made.without(layers).splits) == (in_float != "output.dense")
+
+
+def test_no_channel_is_split_where_none_sticks_out(calibrated: Calibrated, strong: Calibrated) -> None:
+    assert all(not make_recipe(c.checkpoint, c.statistics, static=True).splits for c in (calibrated, strong))
+
+
+def test_copies_add_up_to_the_channel() -> None:
+    """Clipped at the limit, as quantising does."""
+    limit = 6.0
+    split = Split(np.array([0, 0]), np.array([6, 12], np.float32))
+    z = np.linspace(-5, 17.9, 500, dtype=np.float32)[:, None]
+    whole = _gelu(z)
+    wrong = np.abs(np.minimum(split.applied(whole), limit).sum(axis=1) - whole[:, 0])
+    assert wrong.max() < 0.175
+    assert wrong[np.abs(z[:, 0] % limit - 3) < 0.1].max() < 0.02
+    assert split.columns(2).tolist() == [0, 1, 0, 0]
+
+
+def test_error_counts_each_token_alike() -> None:
+    """A token as large as `<s>` is in trained encoders hides nothing: in a Frobenius norm the others' ruin is .01."""
+    x = np.full((100, 4), 0.01, np.float32)
+    x[0] = 30
+    weight = np.eye(4, dtype=np.float32)
+    (found,) = _attempt({"layer": weight}, x, _per_tensor(x.min(axis=0), x.max(axis=0), None), None).errors.values()
+    assert found > 0.9
+    (mended,) = _attempt({"layer": weight}, x, _per_token(x, None), None).errors.values()
+    assert mended < 0.01
 
 
 def vectors_of(path: Path, calibrated: Calibrated) -> Floats:

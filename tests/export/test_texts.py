@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from jobonnx.data.titles import read_lexicon
+from jobonnx.parity.measure import RANKED_TEXTS
 from jobonnx.text.tokenizer import Tokenizer
 from jobonnx_export.texts import calibration_sha256, calibration_titles, parity_texts, reference_texts
+
+SPECIAL = -5  # texts of 64, 256, 512 and 513 tokens, and an empty one
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,13 @@ def test_bundle_carries_every_language_and_all_the_special_texts(texts: list[str
     carried = {texts[i] for i in places}
     assert len(places) == len(set(places)) < len(texts) / 2
     assert all(len(carried.intersection(texts[start : start + 120])) == 20 for start in range(0, 600, 120))
-    assert carried.issuperset(texts[600:])
+    assert carried.issuperset(texts[SPECIAL:])
+    assert not carried.intersection(texts[600:SPECIAL])
+
+
+def test_ranking_is_judged_among_two_thousand_titles(texts: list[str]) -> None:
+    titles = texts[:SPECIAL]
+    assert len(set(titles)) == len(titles) >= RANKED_TEXTS
 
 
 def test_calibration_and_parity_share_no_title(texts: list[str]) -> None:
@@ -75,7 +84,7 @@ def test_prompts_stand_before_titles_in_turn_those_that_a_bundle_carries_too(tok
         counts = [sum(prompted[i] == prompt + texts[i] for i in places) for prompt in PROMPTS]
         assert sum(counts) == len(places)
         assert max(counts) - min(counts) <= 1
-    assert prompted[600:] == texts[600:]
+    assert prompted[SPECIAL:] == texts[SPECIAL:]
 
 
 @pytest.mark.parametrize("prompts", [[], [""], ["", ""]])

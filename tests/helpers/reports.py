@@ -48,7 +48,7 @@ def round_of(bulk: float, one: float) -> Round:
 
 
 def parity_of(cosine: float) -> Parity:
-    return Parity(50, cosine, cosine, cosine, cosine, 1e-6 if cosine == 1 else 1e-2, cosine)
+    return Parity(50, cosine, cosine, cosine, cosine, 1e-6 if cosine == 1 else 1e-2, cosine, cosine, cosine)
 
 
 def measured(

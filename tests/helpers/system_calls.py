@@ -120,6 +120,7 @@ def _intercept_python(step: Callable[[], bool]) -> None:
     setattr(pathlib.Path, "open", opening)  # noqa: B010 - mypy refuses to assign to a method
     setattr(pathlib.Path, "unlink", around(pathlib.Path.unlink))  # noqa: B010
     os.fsync = around(os.fsync)
+    os.replace = around(os.replace)
     os.truncate = around(os.truncate)
 
 

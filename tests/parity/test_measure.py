@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from helpers.figures import figure
 from jobonnx.arrays import Floats, unit
 from jobonnx.bundle.manifest import Parity
-from jobonnx.parity.measure import TOLERANCES, measure, tolerance_violations
+from jobonnx.parity.measure import RANKED_TEXTS, TOLERANCES, measure, tolerance_violations
 
 
 def cone(rows: int = 60, dimension: int = 32, spread: float = 0.1) -> Floats:
@@ -23,7 +23,7 @@ def cone(rows: int = 60, dimension: int = 32, spread: float = 0.1) -> Floats:
 
 def test_equal_vectors_are_perfect() -> None:
     parity = measure(cone(), cone())
-    assert parity == Parity(60, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0)
+    assert asdict(parity) == pytest.approx(asdict(Parity(60, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0)))
     assert all(tolerance_violations(variant, parity) == [] for variant in TOLERANCES)
 
 
@@ -78,7 +78,8 @@ def test_longer_vectors_have_the_same_cosine_but_another_distance() -> None:
 def test_one_row_of_nan_fails_every_variant(variant: str) -> None:
     vectors = cone()
     vectors[7] = np.nan
-    assert len(tolerance_violations(variant, measure(cone(), vectors))) == len(TOLERANCES[variant])
+    parity = replace(measure(cone(), vectors), texts=RANKED_TEXTS)
+    assert len(tolerance_violations(variant, parity)) == len(TOLERANCES[variant]) - 2  # one text's row spoils no neighbour list
 
 
 @pytest.mark.parametrize("variant", TOLERANCES)
@@ -87,23 +88,68 @@ def test_one_zero_row_fails_every_variant(variant: str) -> None:
     vectors[7] = 0
     parity = measure(cone(), vectors)
     assert parity.min_cosine == 0
-    assert tolerance_violations(variant, parity)
+    assert tolerance_violations(variant, parity), "of 60 texts one is more than a mean of .99 allows"
 
 
 def test_tolerances_are_the_ones_promised() -> None:
-    assert TOLERANCES == {
-        "fp32": {"max_abs": 1e-5, "min_cosine": 0.999999},
-        "bf16": {"min_cosine": 0.999, "mean_centred": 0.99},
-        "fp16": {"min_cosine": 0.9999, "mean_centred": 0.999},
-        "int8": {"min_cosine": 0.99, "mean_centred": 0.97},
-        "int8-static": {"min_cosine": 0.99, "mean_centred": 0.97},
-    }
+    trust = {"mean_centred": 0.99, "p5_centred": 0.98, "top10_overlap": 0.9, "ndcg20": 0.97}
+    assert {
+        "fp32": trust | {"max_abs": 1e-5},
+        "bf16": trust,
+        "fp16": trust | {"mean_centred": 0.999},
+        "int8": trust,
+        "int8-static": trust,
+    } == TOLERANCES
+
+
+# Measured on 2,987 ESCO and O*NET titles with multilingual-e5-small, but bf16's on the parity texts: see decision 20.
+E5 = {
+    "bf16": (Parity(2000, 0.9980, 0.9999, 0.99, 0.9998, 0.01, 0.985, 0.999, 0.997), True),
+    "int8": (Parity(2000, 0.9993, 0.9995, 0.9952, 0.9983, 0.01, 0.9511, 0.9974, 0.9926), True),
+    "int8-static": (Parity(2000, 0.9898, 0.9950, 0.9328, 0.9826, 0.05, 0.8417, 0.9666, 0.9464), False),
+}
+
+
+@pytest.mark.parametrize("variant", E5)
+def test_bf16_and_int8_of_a_trained_encoder_pass_and_one_scale_for_a_massive_activation_does_not(variant: str) -> None:
+    parity, passes = E5[variant]
+    assert (tolerance_violations(variant, parity) == []) == passes
+
+
+@pytest.mark.parametrize("variant", TOLERANCES)
+def test_ranking_alone_fails_a_variant_but_only_among_enough_texts(variant: str) -> None:
+    shuffled = Parity(RANKED_TEXTS, 1, 1, 1, 1, 0, 0.846, 1, 0.945)
+    assert [phrase.split()[0] for phrase in tolerance_violations(variant, shuffled)] == ["top10_overlap", "ndcg20"]
+    assert tolerance_violations(variant, replace(shuffled, texts=RANKED_TEXTS - 1)) == []
+
+
+def test_ndcg_is_that_of_a_worked_example() -> None:
+    """Four texts on a line: two of one text's three neighbours change places; worth 3, 2, 1 at ranks 1, 2, 3."""
+    reference = np.array([[1, 0], [0.9, 0], [0.8, 0], [0.7, 0]], dtype=np.float32)
+    swapped = reference[[0, 2, 1, 3]]
+    discounts = 1 / np.log2([2, 3, 4])
+    ideal = np.array([3, 2, 1]) @ discounts
+    # The others of rows 0 to 3 are (1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2).
+    # After the swap they are (2, 1, 3), (0, 2, 3), (0, 1, 3), (0, 2, 1).
+    found = [np.array([2, 3, 1]) @ discounts / ideal, 1, 1, np.array([3, 1, 2]) @ discounts / ideal]
+    parity = measure(reference, swapped)
+    assert parity.ndcg20 == pytest.approx(np.mean(found))
+    assert parity.top10_overlap == 1
+
+
+def test_fifth_percentile_sees_the_few_that_a_mean_hides() -> None:
+    reference = np.random.default_rng(3).standard_normal((100, 8)).astype(np.float32)
+    spoilt = reference.copy()
+    spoilt[:10] += 2
+    parity = measure(reference, spoilt)
+    assert figure(parity, "p5_centred") < figure(parity, "mean_centred") - 0.1
+    assert figure(parity, "p5_centred") > figure(parity, "min_centred")
 
 
 @pytest.mark.parametrize(("variant", "field"), [(v, f) for v, fields in TOLERANCES.items() for f in fields])
 def test_a_bound_is_passed_exactly_at_it_and_missed_just_beyond(variant: str, field: str) -> None:
     bound = TOLERANCES[variant][field]
-    perfect: dict[str, Any] = dataclasses.asdict(Parity(1, 1, 1, 1, 1, 0, 1))
+    perfect: dict[str, Any] = asdict(Parity(RANKED_TEXTS, 1, 1, 1, 1, 0, 1, 1, 1))
     at = Parity(**perfect | {field: bound})
     beyond = Parity(**perfect | {field: bound * (1.01 if field == "max_abs" else 0.9999)})
     assert tolerance_violations(variant, at) == []

@@ -26,8 +26,9 @@ class Counting:
         self.fingerprint = fingerprint
         self.encoded: list[str] = []
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
+    def encode(self, sentences: list[str], *, prompt: str = "", normalize_embeddings: bool) -> Floats:
         assert normalize_embeddings
+        self.prompt = prompt
         self.encoded += sentences
         seeds = (abs(hash((self.fingerprint, text))) % 2**32 for text in sentences)
         return unit(np.stack([np.random.default_rng(seed).standard_normal(8) for seed in seeds]).astype(np.float32))
@@ -51,6 +52,19 @@ def test_a_corpus_is_encoded_once(home: Path) -> None:
     assert found(TITLES, encoder) == found(TITLES, encoder) == TITLES
     assert encoder.encoded == TITLES
     assert len(os.listdir(home)) == 1
+
+
+def test_another_prompt_is_another_corpus(home: Path) -> None:
+    """Also where prompt and first title are the same characters in a row."""
+    for number, (prompt, titles) in enumerate([("", TITLES), ("passage: ", TITLES), ("title 0\n", TITLES[1:])], 1):
+        encoder = Counting()
+        for _ in range(2):
+            index = cached_index(titles, encoder, prompt)
+            assert index is not None
+            with index:
+                assert (index.prompt, list(index)) == (prompt, titles)
+        assert (encoder.prompt, encoder.encoded) == (prompt, titles)
+        assert len(os.listdir(home)) == number
 
 
 def test_another_encoder_order_or_title_is_another_corpus(home: Path) -> None:

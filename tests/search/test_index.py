@@ -432,7 +432,7 @@ def change(index: Index, sql: str, *values: object) -> None:
 
 def test_refuses_a_later_format(index: Index) -> None:
     change(index, "PRAGMA user_version = 9")
-    with pytest.raises(JobonnxError, match=r"has the format 9 and this jobonnx reads 2"):
+    with pytest.raises(JobonnxError, match=r"has the format 9 and this jobonnx reads 3"):
         Index.open(index.path)
 
 
@@ -455,7 +455,7 @@ def test_a_forged_field_of_the_header_is_refused_in_one_sentence(index: Index, f
     for value in _ODD:
         forge(index, json.dumps(header | {field: value}))
         if (field, value) in (("version", ""), ("version", "x"), ("approximate", None)) or (
-            field in ("fingerprint", "version") and isinstance(value, str)
+            field in ("fingerprint", "version", "prompt") and isinstance(value, str)
         ):
             Index.open(index.path)  # nothing is wrong with it
             continue
@@ -770,3 +770,24 @@ def test_a_damaged_schema_that_is_not_utf8_is_one_sentence(index: Index) -> None
         assert "\n" not in str(raised.value)
         with pytest.raises(JobonnxError):
             index.remove(some(1))
+
+
+# The prompt
+
+
+def test_an_index_refuses_vectors_of_another_prompt(tmp_path: Path) -> None:
+    titles = some(3)
+    with Index.create(tmp_path / "prompted", FINGERPRINT, DIMENSION, "passage: ") as index:
+        with pytest.raises(JobonnxError, match=r"behind the prompt 'passage: ' and these have ''; encode them with that prompt"):
+            index.add(titles, vectors(titles), fingerprint=FINGERPRINT)
+        assert len(index) == 0
+        index.add(titles, vectors(titles), fingerprint=FINGERPRINT, prompt="passage: ")
+    with Index.open(tmp_path / "prompted") as index:
+        assert (index.prompt, len(index)) == ("passage: ", 3)
+
+
+@pytest.mark.parametrize(("prompt", "error"), [(None, TypeError), (7, TypeError), ("\ud800", ValueError)])
+def test_a_prompt_that_cannot_be_kept_is_refused(prompt: Any, error: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(error, match="the prompt"):
+        Index.create(tmp_path / "new", FINGERPRINT, DIMENSION, prompt)
+    assert not (tmp_path / "new").exists()

@@ -8,7 +8,8 @@ linear layer (linear.py) and the kind of attention (attention.py). What sets it 
 - Pooling and L2 normalisation are inside, so any ONNX Runtime client gets the right vectors.
 
 Inputs: `input_ids` and `attention_mask`, int64 [batch, sequence], padded on the right. Output: `sentence_embedding`, float32
-[batch, hidden].
+[batch, hidden]. With `hidden_states` the output is `last_hidden_state`, float32 [batch, sequence, hidden], of which padding's rows
+mean nothing: what sentence-transformers, optimum and transformers.js pool themselves.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from jobonnx_export.graph.external_data import DataFile
 from jobonnx_export.graph.layout import Layout, Padded, Rows, Unpadded
 from jobonnx_export.graph.linear import FloatLinear, Int8Linear, Linear, QdqLinear
 from jobonnx_export.graph.writer import GraphWriter
-from jobonnx_export.quantize import Int8Recipe
+from jobonnx_export.quantize import Int8Recipe, quantize_rows
 
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUT = "sentence_embedding"
+_HIDDEN_STATES = "last_hidden_state"
 
 
 def write_float_graph(
@@ -39,6 +41,7 @@ def write_float_graph(
     padded: bool = False,
     standard_ops_only: bool = False,
     fp16: bool = False,
+    hidden_states: bool = False,
 ) -> None:
     """Write `path`, and its large tensors into a data file beside it.
 
@@ -50,6 +53,7 @@ def write_float_graph(
         standard_ops_only: use standard ONNX operators only, for compilers that know no others.
         fp16: run the encoder in float16. LayerNorm computes in float32 inside its kernel; softmax of standard operators, pooling
             and normalisation are float32.
+        hidden_states: give the hidden states of every token, neither pooled nor normalised.
     """
     dtype = np.float16 if fp16 else np.float32
     hidden = checkpoint.architecture.hidden
@@ -70,15 +74,21 @@ def write_float_graph(
                 if standard_ops_only
                 else FusedAttention(checkpoint, layout, linear)
             )
-        _Encoder(checkpoint, layout, linear, attention, dtype, word_dtype=dtype).write(path)
+        _Encoder(checkpoint, layout, linear, attention, dtype).write(path, hidden_states)
 
 
 def write_int8_graph(
-    checkpoint: Checkpoint, path: Path, recipe: Int8Recipe, data: DataFile | None = None, *, standard_ops_only: bool = False
+    checkpoint: Checkpoint,
+    path: Path,
+    recipe: Int8Recipe,
+    data: DataFile | None = None,
+    *,
+    standard_ops_only: bool = False,
+    hidden_states: bool = False,
 ) -> None:
     """Write `path`, and its large tensors into a data file beside it: int8 products of unpadded rows, all else in float32.
 
-    The word embeddings are stored as float16.
+    The word embeddings are stored as int8, with a scale per row.
 
     Args:
         checkpoint: where the other tensors come from. Each is read once and never kept.
@@ -86,6 +96,7 @@ def write_int8_graph(
         recipe: the quantised layers. Those it does not name stay in float32.
         data: the data file, which graphs of the same precision may share; None for one of its own, `path`.data.
         standard_ops_only: use standard ONNX operators only, for compilers that know no others; needs a recipe of per-tensor scales.
+        hidden_states: give the hidden states of every token, neither pooled nor normalised.
     """
     with (data or DataFile(path.with_name(path.name + ".data"))).open() as opened:
         graph = GraphWriter(opened)
@@ -98,14 +109,14 @@ def write_int8_graph(
         else:
             linear = Int8Linear(graph, checkpoint, layout, recipe)
             attention = FusedAttention(checkpoint, layout, linear)
-        _Encoder(checkpoint, layout, linear, attention, np.float32, word_dtype=np.float16).write(path)
+        _Encoder(checkpoint, layout, linear, attention, np.float32, int8_words=True).write(path, hidden_states)
 
 
 class _Encoder:
     """XLM-RoBERTa (Conneau et al. 2020, arXiv:1911.02116) with pooling and normalisation."""
 
     def __init__(
-        self, checkpoint: Checkpoint, layout: Layout, linear: Linear, attention: Attention, dtype: Any, word_dtype: Any
+        self, checkpoint: Checkpoint, layout: Layout, linear: Linear, attention: Attention, dtype: Any, *, int8_words: bool = False
     ) -> None:
         """Put the parts together.
 
@@ -115,7 +126,7 @@ class _Encoder:
             linear: the kind of linear layer.
             attention: the kind of attention.
             dtype: what the encoder computes in, float32 or float16.
-            word_dtype: what the word embeddings are stored in.
+            int8_words: store the word embeddings as int8, with a scale per row.
         """
         self.graph = layout.graph
         self.checkpoint = checkpoint
@@ -123,35 +134,45 @@ class _Encoder:
         self.linear = linear
         self.attention = attention
         self.dtype = dtype
-        self.word_dtype = word_dtype
+        self.int8_words = int8_words
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, hidden_states: bool) -> None:
         """Add every node and write the graph file."""
-        vectors = self.forward()
-        self.graph.op("Identity", vectors, name=_OUTPUT)
         hidden = self.checkpoint.architecture.hidden
-        self.graph.save(path, {name: ["batch", "sequence"] for name in _INPUTS}, {_OUTPUT: ["batch", hidden]})
+        if hidden_states:
+            outputs: dict[str, list[str | int]] = {_HIDDEN_STATES: ["batch", "sequence", hidden]}
+            self.graph.op("Identity", self.hidden_states(), name=_HIDDEN_STATES)
+        else:
+            outputs = {_OUTPUT: ["batch", hidden]}
+            self.graph.op("Identity", self.vectors(), name=_OUTPUT)
+        self.graph.save(path, {name: ["batch", "sequence"] for name in _INPUTS}, outputs)
 
-    def forward(self) -> str:
+    def vectors(self) -> str:
         """Token ids to vectors, float32 [batch, hidden]."""
-        rows: Rows = self.layout
-        x = self.embed()
-        for i in range(self.checkpoint.architecture.layers):
-            x, rows = self.layer(x, rows, i)
-        if self.dtype is np.float16:
-            x = self.graph.op("Cast", x, to=TensorProto.FLOAT)
+        x, rows = self.forward(first_alone=self.checkpoint.pooling == "cls")  # pooling reads no other row
         x = rows.pool(x)
         return self.unit(x) if self.checkpoint.normalize else x
+
+    def hidden_states(self) -> str:
+        """Token ids to hidden states, float32 [batch, sequence, hidden]."""
+        x, rows = self.forward(first_alone=False)
+        return rows.to_batch(x)
+
+    def forward(self, first_alone: bool) -> tuple[str, Rows]:
+        """Token ids to the last layer's rows, float32, and how they lie; those of each title's first token alone, or all."""
+        rows: Rows = self.layout
+        x = self.embed()
+        last = self.checkpoint.architecture.layers - 1
+        for i in range(last + 1):
+            x, rows = self.layer(x, rows, i, first_alone and i == last)
+        if self.dtype is np.float16:
+            x = self.graph.op("Cast", x, to=TensorProto.FLOAT)
+        return x, rows
 
     def embed(self) -> str:
         """Sum of the embeddings of words and positions, normalised: rows of all tokens."""
         position_ids = self.position_ids()
-        words = self.checkpoint.tensor("embeddings.word_embeddings.weight").astype(self.word_dtype)
-        table = self.graph.const("embeddings.word_embeddings.weight", words)
-        del words  # half a gigabyte in a large checkpoint
-        x = self.graph.op("Gather", table, self.layout.tokens("input_ids"), axis=0)
-        if self.word_dtype is not self.dtype:
-            x = self.graph.op("Cast", x, to=TensorProto.FLOAT)
+        x = self.words(self.layout.tokens("input_ids"))
         # Only the rows that a text within the limit can reach. The one token type is the same for every token.
         a = self.checkpoint.architecture
         positions = self.checkpoint.tensor("embeddings.position_embeddings.weight")[: self.checkpoint.max_tokens + a.pad_id + 1]
@@ -159,6 +180,16 @@ class _Encoder:
         table = self.graph.const("embeddings.positions", positions.astype(self.dtype))
         x = self.add(x, self.graph.op("Gather", table, self.layout.tokens(position_ids), axis=0))
         return self.norm(x, "embeddings.LayerNorm")
+
+    def words(self, ids: str) -> str:
+        """Look the embeddings of words up: rows of all tokens."""
+        g, name = self.graph, "embeddings.word_embeddings.weight"
+        words = self.checkpoint.tensor(name)
+        if not self.int8_words:
+            return g.op("Gather", g.const(name, words.astype(self.dtype)), ids, axis=0)
+        values, scales = quantize_rows(words)
+        x = g.op("Cast", g.op("Gather", g.const(f"{name}_s8", values), ids, axis=0), to=TensorProto.FLOAT)
+        return g.op("Mul", x, g.op("Gather", g.const(f"{name}.scale", scales), ids, axis=0))
 
     def position_ids(self) -> str:
         """Count the ids that are not padding, from pad_id + 1: int64 [batch, sequence].
@@ -173,12 +204,12 @@ class _Encoder:
             counted = g.op("Cast", counted, to=TensorProto.INT64)
         return g.op("Add", counted, pad)
 
-    def layer(self, x: str, rows: Rows, i: int) -> tuple[str, Rows]:
+    def layer(self, x: str, rows: Rows, i: int, first_alone: bool) -> tuple[str, Rows]:
         """One encoder layer, x = norm(x + attention(x)), x = norm(x + feed_forward(x)): the rows, and how they lie."""
         name = f"encoder.layer.{i}"
         keys, values = self.attention.keys_and_values(x, f"{name}.attention")
-        if self.checkpoint.pooling == "cls" and i == self.checkpoint.architecture.layers - 1:
-            x, rows = self.layout.first_tokens(x)  # pooling reads no other row
+        if first_alone:
+            x, rows = self.layout.first_tokens(x)
         x = self.norm(self.add(self.attention(x, rows, keys, values, f"{name}.attention"), x), f"{name}.attention.output.LayerNorm")
         x = self.norm(self.add(self.feed_forward(x, name), x), f"{name}.output.LayerNorm")
         return x, rows

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import onnx
 
 _ALIGNMENT = 4096  # of each tensor: a page, so that it can be memory-mapped
+_MOST_IN_ONE_FILE = (1 << 31) - (1 << 20)  # bytes: protocol buffers have 2 GiB at most, and metadata follows
 
 
 class DataFile:
@@ -40,3 +42,10 @@ class DataFile:
             self._places[key] = self._file.tell()
             self._file.write(array.data)
         return self._places[key], array.nbytes
+
+
+def into_one_file(graph: Path, data: Path) -> None:
+    """Move a graph's tensors from its data file into the graph, where they fit; programs for the web want one file."""
+    if graph.stat().st_size + data.stat().st_size < _MOST_IN_ONE_FILE:
+        onnx.save(onnx.load(graph), graph)
+        data.unlink()

@@ -6,6 +6,7 @@ Each is called with rows [..., in] and the name of a module of the checkpoint, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from jobonnx.arrays import Floats
 from jobonnx_export.checkpoint import Checkpoint
 from jobonnx_export.graph.layout import Layout
 from jobonnx_export.graph.writer import MICROSOFT, GraphWriter
-from jobonnx_export.quantize import TINY, InputQuantization, Int8Recipe, QuantizedLinear
+from jobonnx_export.quantize import TINY, InputQuantization, Int8Recipe, QuantizedLinear, Split
 
 
 class Linear(Protocol):
@@ -32,12 +33,20 @@ class FloatLinear:
         self._layout = layout
         self._dtype = dtype
 
-    def __call__(self, x: str, name: str, divisors: Floats | None = None) -> str:
-        """Add the layer; its output is divided by `divisors` [out], which is done to its weight and bias."""
+    def __call__(self, x: str, name: str, divisors: Floats | None = None, split: Split | None = None) -> str:
+        """Add the layer; its output is divided by `divisors` [out] and split, which is done to its weight and bias."""
         bias, weight = self._checkpoint.tensor(f"{name}.bias"), self._checkpoint.tensor(f"{name}.weight")
         if divisors is not None:
             bias, weight = bias / divisors, weight / divisors[:, None]
+        if split is not None:
+            bias, weight = _copied(bias, split), weight[split.columns(len(weight))]
         return self._layout.linear(x, name, weight, bias, self._dtype)
+
+
+def _copied(bias: Floats, split: Split) -> Floats:
+    """Add the copies' biases to those of a layer's channels."""
+    copied: Floats = np.concatenate([bias, bias[split.channels] - split.offsets])
+    return copied
 
 
 class _Int8Layer(ABC):
@@ -52,11 +61,16 @@ class _Int8Layer(ABC):
 
     def __call__(self, x: str, name: str) -> str:
         layer, divisors = self._recipe.linears.get(name), self._recipe.value_smoothing.get(name)
+        split = self._recipe.splits.get(name)
         if layer is None:
-            return self._float(x, name, divisors)
+            return self._float(x, name, divisors, split)
         bias, weight_scale = self._checkpoint.tensor(f"{name}.bias"), layer.weight_scale
         if divisors is not None:
             bias, weight_scale = bias / divisors, weight_scale / divisors
+        if split is not None:
+            columns = split.columns(len(bias))
+            bias, weight_scale = _copied(bias, split), weight_scale[columns]
+            layer = replace(layer, weight=layer.weight[:, columns])
         values, scale = self._quantize(x, name, layer.input)
         return self._multiply(values, scale, name, layer, weight_scale.astype(np.float32), bias.astype(np.float32))
 

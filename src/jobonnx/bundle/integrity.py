@@ -49,7 +49,7 @@ def is_inside(name: str) -> bool:
 
 
 def check_files(folder: Path, files: Mapping[str, FileEntry], manifest: Path, verify: bool) -> None:
-    """Check every file of a bundle.
+    """Check files of a bundle.
 
     Small files are hashed each time. Large ones are hashed on first load, and known by size, mtime and inode after that.
 
@@ -63,7 +63,7 @@ def check_files(folder: Path, files: Mapping[str, FileEntry], manifest: Path, ve
         JobonnxError: a file is missing or altered.
     """
     stamps_file = _stamps_file(folder, manifest)
-    known = {} if verify or stamps_file is None else _read_stamps(stamps_file)
+    known = {} if stamps_file is None else _read_stamps(stamps_file)
     stamps: dict[str, list[int]] = {}
     for name, entry in files.items():
         path = folder / name
@@ -71,12 +71,13 @@ def check_files(folder: Path, files: Mapping[str, FileEntry], manifest: Path, ve
             raise JobonnxError(f"{path} is missing from the bundle; {_AGAIN}")
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        trusted = stat.st_size > _ALWAYS_HASHED and known.get(name) == stamp
+        trusted = not verify and stat.st_size > _ALWAYS_HASHED and known.get(name) == stamp
         if stat.st_size != entry.size or not (trusted or sha256(path) == entry.sha256):
             raise JobonnxError(f"{path} is not the file that was exported (size or sha256 differs); {_AGAIN}")
         if stat.st_size > _ALWAYS_HASHED:
             stamps[name] = stamp
-    if stamps_file is not None and stamps and stamps != known:
+    stamps = {**known, **stamps}  # of other variants' files too, which this call may not have looked at
+    if stamps_file is not None and stamps != known:
         with suppress(OSError, JobonnxError):  # a read-only home costs the next load a hash, nothing else
             stamps_file.parent.mkdir(parents=True, exist_ok=True)
             write_json(stamps_file, stamps)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobonnx.bundle.hub import HUB_ID, download
-from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, is_inside, with_checksum
+from jobonnx.bundle.hub import DEFAULT_ACCESS, HUB_ID, HubAccess, download
+from jobonnx.bundle.integrity import FileEntry, check_data_file, check_files, describe_file, is_inside, with_checksum
 from jobonnx.errors import JobonnxError
 from jobonnx.strict_json import convert, json_text, read_json
 
 FORMAT = 1  # of the manifest; a newer one is refused
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+PROMPTS = "config_sentence_transformers.json"  # what may be edited: its prompts
 REFERENCE_TEXTS = "reference.json"  # texts of the parity set ...
 REFERENCE_VECTORS = "reference.npy"  # ... and their vectors, float32 [texts, dimension], from PyTorch
 PORTABLE = "portable"  # the target of the graph that leaves pooling to the caller
+DEFAULT = "default"  # stands for the bundle's default variant where nobody named one
+WHITE_SPACE = "kept"  # at the ends of a text; sentence-transformers has kept it since 5.4 and stripped it before
 _SMALL_MODEL = Path(__file__).parents[1] / "data" / "small"
 _AGAIN = "export or download the bundle again"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Model:
     default_prompt_name: str | None
     tensors_sha256: str  # names, shapes and float32 values of the source tensors; heads, epsilon
     tokenizer_sha256: str  # of the tokenizer's meaning: padding and truncation settings left out
+    white_space: str  # what happens to it at the ends of a text: `WHITE_SPACE`
     note: str | None = None  # a sentence shown to whoever loads it
 
     def __post_init__(self) -> None:
@@ -48,6 +54,8 @@ class Model:
                 raise ValueError(f"{name} {getattr(self, name)} has to be between {least} and 2**31")
         if self.pooling not in ("cls", "mean"):
             raise ValueError(f"pooling {self.pooling!r} is neither 'cls' nor 'mean'")
+        if self.white_space != WHITE_SPACE:
+            raise ValueError(f"white_space {self.white_space!r} is not {WHITE_SPACE!r}")
         if self.default_prompt_name not in (None, *self.prompts):
             raise ValueError(f"default_prompt_name {self.default_prompt_name!r} is none of the prompts {sorted(self.prompts)}")
 
@@ -67,6 +75,9 @@ class Parity:
     mean_centred: float | None
     max_abs: float | None  # largest difference of any component
     top10_overlap: float | None  # mean share of each text's ten nearest texts that stay among its ten nearest
+    # Absent from reports that were written before these figures were taken.
+    p5_centred: float | None = None  # 5th percentile
+    ndcg20: float | None = None  # mean over the texts; the reference's twenty nearest are worth 20, 19, ... 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ class _Content:
     graphs: tuple[Graph, ...]
     rejected: tuple[Rejected, ...]
     tools: dict[str, str]
+    unprompted_sha256: str | None
     files: dict[str, FileEntry]
     sha256: str  # of all the rest
 
@@ -124,28 +136,44 @@ class Bundle:
     files: dict[str, FileEntry]  # by path below the folder
     rejected: tuple[Rejected, ...]  # variants that missed their tolerance, with their figures
     tools: dict[str, str]  # what it was exported with
+    unprompted_sha256: str | None  # of `PROMPTS` without its prompts; None if there is no such file
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | None = None, *, revision: str | None = None, verify: bool = False) -> Bundle:
+    def open(
+        cls,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        verify: bool = False,
+        variant: str | None = None,
+        hub: HubAccess = DEFAULT_ACCESS,
+    ) -> Bundle:
         """Open a bundle folder, a Hub id that holds one, or (None) the small model that comes with the package.
 
-        Every file is checked: small ones by hash, large ones by hash on first load and by size, mtime and inode after that.
+        Every file asked for is checked: small ones by hash, large ones by hash on first load and by size, mtime and inode after
+        that. Files that the manifest does not list, such as README.md, are not looked at. Prompts that were edited in `PROMPTS`
+        since the export are taken, and a warning says so.
 
         Args:
             source: folder or Hub id.
             revision: Hub branch, tag or commit; a folder has none.
             verify: hash large files too, whatever is known of them.
+            variant: leave out the graphs of all other variants, and the portable ones: they are neither downloaded nor checked.
+                `DEFAULT` for the default variant; None for every file.
+            hub: cache folder, token, and whether to stay offline.
 
         Raises:
             JobonnxError: no bundle there, a file is missing or altered, or the format is newer than this version reads.
         """
         if source is None and revision is not None:
             raise JobonnxError(f"the small model comes with jobonnx and has no revision {revision!r}; leave --revision away")
-        folder = _SMALL_MODEL if source is None else _locate(source, revision)
-        bundle = _read(folder)
-        check_files(folder, bundle.files, folder / MANIFEST, verify)
+        folder = _SMALL_MODEL if source is None else _locate(source, revision, variant, hub)
+        bundle = _with_edited_prompts(_read(folder))
+        files = bundle.files_of(variant)
+        check_files(folder, files, folder / MANIFEST, verify)
         for graph in bundle.graphs:
-            check_data_file(folder / graph.path, None if graph.data is None else folder / graph.data)
+            if graph.path in files:
+                check_data_file(folder / graph.path, None if graph.data is None else folder / graph.data)
         return bundle
 
     @property
@@ -157,15 +185,27 @@ class Bundle:
         """Return the graph of a variant for a target, if the bundle has it."""
         return next((g for g in self.graphs if (g.variant, g.target) == (variant, target)), None)
 
+    def files_of(self, variant: str | None) -> dict[str, FileEntry]:
+        """Return the files that a variant needs, those that belong to no graph among them; see `open`."""
+        if variant is None:
+            return self.files
+        name = self.default_variant if variant == DEFAULT else variant
+        of_graphs = {path for graph in self.graphs for path in (graph.path, graph.data)}
+        chosen = [graph for graph in self.graphs if graph.variant == name and graph.target != PORTABLE]
+        needed = {path for graph in chosen for path in (graph.path, graph.data)}
+        return {path: entry for path, entry in self.files.items() if path in needed or path not in of_graphs}
+
     def recipe(self, variant: str) -> str:
         """Tell what a variant's precision is made of; the same for all its targets."""
         return next(g.recipe for g in self.graphs if g.variant == variant)
 
-    def fingerprint(self, variant: str, truncation: str = "right", dimension: int | None = None) -> str:
+    def fingerprint(
+        self, variant: str, truncation: str = "right", dimension: int | None = None, max_tokens: int | None = None
+    ) -> str:
         """Hash of all that decides a vector: 64 hex digits. Vectors may share an index if and only if these are equal.
 
-        Source tensors, tokenizer, pooling, normalisation, length limit, truncation side, output dimension and the variant's recipe
-        enter; paths, revision names and tool versions do not.
+        Source tensors, tokenizer, pooling, normalisation, length limit, truncation side, white space, output dimension and the
+        variant's recipe enter; paths, prompts, revision names and tool versions do not.
         """
         m = self.model
         parts = {
@@ -173,9 +213,10 @@ class Bundle:
             "tokenizer": m.tokenizer_sha256,
             "pooling": m.pooling,
             "normalize": m.normalize,
-            "max_tokens": m.max_tokens,
+            "max_tokens": max_tokens or m.max_tokens,
             # Under "error" no text is ever cut, so its vectors are those of either side; they count as the default's.
             "truncation": "left" if truncation == "left" else "right",
+            "white_space": m.white_space,
             "dimension": dimension or m.dimension,
             "recipe": self.recipe(variant),
         }
@@ -200,7 +241,34 @@ def tokenizer_sha256(path: Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
+def unprompted_sha256(path: Path) -> str:
+    """Hash what a `PROMPTS` file says besides its prompts."""
+    content = read_json(path, dict[str, Any], _AGAIN)
+    rest = {key: value for key, value in content.items() if key not in ("prompts", "default_prompt_name")}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _with_edited_prompts(bundle: Bundle) -> Bundle:
+    """Take the prompts of `PROMPTS` if nothing else was changed in it since the export."""
+    path = bundle.folder / PROMPTS
+    listed = bundle.files.get(PROMPTS)
+    if listed is None or bundle.unprompted_sha256 is None or not path.is_file() or (found := describe_file(path)) == listed:
+        return bundle
+    try:
+        content = read_json(path, dict[str, Any], _AGAIN)
+        rest = unprompted_sha256(path)
+    except JobonnxError:
+        return bundle  # `check_files` refuses it ...
+    if rest != bundle.unprompted_sha256:
+        return bundle  # ... and this
+    edited = {"prompts": content.get("prompts") or {}, "default_prompt_name": content.get("default_prompt_name")}
+    model = convert({**asdict(bundle.model), **edited}, Model, str(path), "mend its prompts")
+    if (model.prompts, model.default_prompt_name) != (bundle.model.prompts, bundle.model.default_prompt_name):
+        _log.warning("%s: its prompts were changed since the export, which measured the model with others", path)
+    return replace(bundle, model=model, files=bundle.files | {PROMPTS: found})
+
+
+def _locate(source: str | os.PathLike[str], revision: str | None, variant: str | None, hub: HubAccess) -> Path:
     if not str(source).strip():
         raise JobonnxError("the bundle's name is empty; give a folder or a Hub id, or leave it out for the small model")
     folder = Path(source)
@@ -210,7 +278,7 @@ def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
         return folder
     if isinstance(source, str) and HUB_ID.fullmatch(source) and not folder.exists():
         fix = f"holds a checkpoint, not a bundle; export it first: jobonnx export {source} -o BUNDLE"
-        return download(source, revision, MANIFEST, fix)
+        return download(source, revision, MANIFEST, fix, lambda folder: _read(folder).files_of(variant), hub)
     raise JobonnxError(f"{source}: no such bundle folder; make one with: jobonnx export CHECKPOINT -o {source}")
 
 
@@ -237,4 +305,5 @@ def _read(folder: Path) -> Bundle:
         files=content.files,
         rejected=content.rejected,
         tools=content.tools,
+        unprompted_sha256=content.unprompted_sha256,
     )

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from jobonnx.runtime.tuning import Trial
 
 _bundle_argument = click.argument("bundle", required=False, type=MODEL)
-_FIGURES = {"min cosine": "min_cosine", "mean centred": "mean_centred", "max |d|": "max_abs", "top-10 kept": "top10_overlap"}
+_FIGURES = {
+    "mean centred": "mean_centred",
+    "5th percentile": "p5_centred",
+    "top-10 kept": "top10_overlap",
+    "nDCG@20": "ndcg20",
+    "texts": "texts",
+    "min cosine": "min_cosine",
+    "max |d|": "max_abs",
+}
+_FORMS = {"max_abs": ".1e", "top10_overlap": ".3f", "ndcg20": ".4f", "texts": "d"}
 
 
 @click.command()
@@ -29,7 +38,11 @@ _FIGURES = {"min cosine": "min_cosine", "mean centred": "mean_centred", "max |d|
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="fp32, bf16, fp16, int8, int8-static; all by default.")
 @click.option("--revision", metavar="REV", help="Hub branch, tag or commit.")
 @click.option("--pooling", type=click.Choice(["cls", "mean"]), help="For a folder that does not say; mean if left out.")
-@click.option("--allow-degraded", is_flag=True, help="Keep variants that miss their tolerance, marked.")
+@click.option(
+    "--allow-degraded",
+    is_flag=True,
+    help="Keep variants that miss their tolerance, marked; no layer of int8 stays in float for it.",
+)
 @json_option
 def export(
     source: str,
@@ -42,7 +55,7 @@ def export(
 ) -> None:
     """Export a checkpoint (SOURCE: a folder or a Hub id) to a bundle, and measure every graph against PyTorch.
 
-    Exits with status 1 if a variant missed its tolerance; the others are kept.
+    A variant that misses its tolerance is left out, with a warning. Exits with status 1 if it was asked for by name.
     """
     try:
         from jobonnx_export.pipeline import VARIANTS
@@ -65,7 +78,10 @@ def export(
         click.echo((output / "manifest.json").read_text(encoding="utf-8"))
     else:
         _print_bundle(bundle)
-    if bundle.rejected:
+    for name in dict.fromkeys(graph.variant for graph in bundle.rejected):
+        targets = ", ".join(graph.target for graph in bundle.rejected if graph.variant == name)
+        click.echo(f"warning: {name} ({targets}) missed its tolerance and was left out", err=True)
+    if any(graph.variant in variants for graph in bundle.rejected):
         sys.exit(1)
 
 
@@ -75,11 +91,11 @@ def export(
 @json_option
 def info(bundle: str | None, as_json: bool, **options: Any) -> None:
     """Show what a BUNDLE holds, and what it runs on here."""
-    from jobonnx.bundle.manifest import Bundle
+    from jobonnx.bundle.manifest import DEFAULT, Bundle
     from jobonnx.runtime.machine import available_threads
     from jobonnx.runtime.providers import PROVIDERS, available
 
-    opened = Bundle.open(bundle, revision=options["revision"])
+    opened = Bundle.open(bundle, revision=options["revision"], variant=options["variant"] or DEFAULT)
     variant = options["variant"] or opened.default_variant
     here: dict[str, Any] = {"available_threads": available_threads(), "available_providers": available()}
     here |= {"untested_providers": [name for name in available() if PROVIDERS[name].untested], "variant": variant}
@@ -189,6 +205,10 @@ def _print_bundle(bundle: Bundle) -> None:
     rows = [(g.variant, g.target, "degraded" if g.degraded else "", g.parity, ()) for g in bundle.graphs]
     rows += [(r.variant, r.target, "left out", r.parity, r.missed) for r in bundle.rejected]
     _print_parity(rows)
+    for graph in bundle.graphs:
+        layers = graph.recipe.partition(" float=")[2]
+        if layers not in ("", "none"):
+            click.echo(f"{graph.variant} for {graph.target}, layers in float: {layers.replace(',', ', ')}")
 
 
 def _print_parity(rows: list[tuple[str, str, str, Parity, Sequence[str]]]) -> None:
@@ -199,8 +219,7 @@ def _print_parity(rows: list[tuple[str, str, str, Parity, Sequence[str]]]) -> No
         figures = []
         for field in _FIGURES.values():
             value = getattr(parity, field)
-            form = {"max_abs": ".1e", "top10_overlap": ".3f"}.get(field, ".6f")
-            figures.append("NaN" if value is None else format(value, form))
+            figures.append("NaN" if value is None else format(value, _FORMS.get(field, ".6f")))
         table.add_row(variant, target, remark, *figures, "; ".join(missed))
     print_table(table)
 

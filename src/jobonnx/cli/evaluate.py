@@ -15,13 +15,13 @@ import click
 from click.core import ParameterSource
 
 from jobonnx.cli.options import FILE, encoder_options, load
+from jobonnx.cli.prompts import prompt_options, take_prompts, with_prompt
 from jobonnx.errors import JobonnxError, ProviderUnavailableError
 
 if TYPE_CHECKING:
     from jobonnx.evaluation.evaluate import Evaluation
     from jobonnx.evaluation.formats import Dataset
     from jobonnx.evaluation.lines import Counts
-    from jobonnx.evaluation.ranking import TitleEncoder
     from jobonnx.evaluation.scorecard import Scorecard
 
 _TIES = ("trec", "sentence-transformers", "ranx")
@@ -43,28 +43,10 @@ def _ranks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(sorted({int(part) for part in value.split(",")}))
 
 
-def _utf8(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter(f"{value!r} is not UTF-8; write it in UTF-8") from None
-    return value
-
-
-def _prompt_options(command: Any) -> Any:
-    """Add the options that put prompts before queries and documents; `_with_prompts` takes them."""
-    for side, texts in (("document", "title of the corpus"), ("query", "query")):
-        text = f"Text to put before every {texts}; in place of a name."
-        name = f"Name of the model's prompt for every {texts}."
-        command = click.option(f"--{side}-prompt", metavar="TEXT", callback=_utf8, help=text)(command)
-        command = click.option(f"--{side}-prompt-name", metavar="NAME", callback=_utf8, help=name)(command)
-    return command
-
-
 @click.command()
 @click.argument("datasets", nargs=-1, metavar="DATASET...")
 @partial(encoder_options, variant=_several_variants)
-@_prompt_options
+@prompt_options("query", "document")
 @click.option("--run", type=FILE, help="Score this TREC run instead of a model; needs --qrels.")
 @click.option("--compare", nargs=2, type=FILE, metavar="A B", help="Score two TREC runs; differences are B less A. Needs --qrels.")
 @click.option("--qrels", type=FILE, help="The judgements for --run or --compare.")
@@ -106,7 +88,7 @@ def evaluate(
     how = {"ties": ties, "cutoffs": cutoffs}
     runs = compare or ((run,) if run is not None else ())
     _check_usage(runs, run is not None and compare is not None, qrels, datasets, bool(model or variants), options)
-    prompts = _prompts(options)
+    prompts = take_prompts(options)
     inputs = [*runs, qrels] if qrels is not None else list(_files(datasets))
     if per_query is not None:
         refuse_inputs(per_query, inputs)
@@ -131,7 +113,7 @@ def evaluate(
 @click.argument("corpus", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The TREC run to write.")
 @encoder_options
-@_prompt_options
+@prompt_options("query", "document")
 @click.option("-k", "--top-k", type=click.IntRange(min=1), default=1000, show_default=True, help="Documents per query, at most.")
 @click.option("--tag", default="jobonnx", show_default=True, help="The run's tag, such as teamA_systemA.")
 @click.option(
@@ -166,9 +148,9 @@ def rank(
         left_out = f"{len(titles.texts) - top_k:,} of {len(titles.texts):,} documents"
         effect = f"MAP and nDCG without a cutoff, and with one above {top_k}, come out too low"
         click.echo(f"note: --top-k {top_k} leaves out {left_out}: {effect}; --top-k {len(titles.texts)} keeps all", err=True)
-    prompts = _prompts(options)
+    prompts = take_prompts(options)
     encoder = load(model, **options)
-    for_queries, for_documents = _with_prompts(encoder, prompts)
+    for_queries, for_documents = (with_prompt(encoder, side, prompts) for side in ("query", "document"))
     rankings = ranked(for_queries, asked.texts, titles.texts, top_k, for_documents)
     lines = write_run(output, rankings, tag=tag, header=header, inputs=(queries, corpus))
     click.echo(f"{output}: {lines:,} lines, {len(asked.texts):,} queries, variant {encoder.variant}", err=True)
@@ -275,11 +257,12 @@ def _evaluate_variants(
     from rich.console import Console
 
     from jobonnx import Bundle
+    from jobonnx.bundle.manifest import DEFAULT
     from jobonnx.evaluation.evaluate import evaluate as evaluated
     from jobonnx.evaluation.scorecard import REFERENCE
 
-    bundle = Bundle.open(model, revision=options["revision"])
     named = [variant for variant in variants if variant != "all"]
+    bundle = Bundle.open(model, revision=options["revision"], variant=named[0] if named else DEFAULT)  # `load` checks the others
     for variant in named:
         if variant not in bundle.variants:
             raise JobonnxError(f"the bundle has no variant {variant!r}; choose among {', '.join(bundle.variants)} or all")
@@ -303,7 +286,7 @@ def _evaluate_variants(
             continue
         fingerprints[variant] = encoder.fingerprint
         evaluations[variant] = {}
-        for_queries, for_documents = _with_prompts(encoder, prompts)
+        for_queries, for_documents = (with_prompt(encoder, side, prompts) for side in ("query", "document"))
         for dataset in sets:
             # Silent where stderr is no terminal.
             with console.status(f"{variant} on {dataset.name}: {len(dataset.corpus):,} titles"):
@@ -314,27 +297,6 @@ def _evaluate_variants(
     if not evaluations:
         raise JobonnxError("this machine can run no variant of the bundle; the reasons are above")
     return evaluations, {"fingerprints": fingerprints, "skipped": skipped, "prompts": prompts}
-
-
-def _prompts(options: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Take the prompts out of a command's options: `query` and `document` -> what `encode` is given, where anything is."""
-    prompts = {}
-    for side in ("query", "document"):
-        given = {name: options.pop(f"{side}_{name}") for name in ("prompt", "prompt_name")}
-        given = {name: text for name, text in given.items() if text is not None}
-        if len(given) == 2:
-            raise click.UsageError(f"give --{side}-prompt or --{side}-prompt-name, not both.")
-        if given:
-            prompts[side] = given
-    return prompts
-
-
-def _with_prompts(encoder: Any, prompts: dict[str, dict[str, str]]) -> tuple[TitleEncoder, TitleEncoder]:
-    """Give the encoder of queries and that of documents."""
-    from jobonnx.evaluation.ranking import Prompted
-
-    queries, documents = (Prompted(encoder, **prompts[side]) if side in prompts else encoder for side in ("query", "document"))
-    return queries, documents
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:

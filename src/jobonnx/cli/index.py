@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
+from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.errors import JobonnxError
 from jobonnx.files import read_lines, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
@@ -52,11 +53,14 @@ def index() -> None:
 @index.command()
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("titles", nargs=-1, metavar="[TITLE]...")
+@click.option("--from", "source", type=FILE, metavar="OUTPUT", help="Take titles, vectors and ids from what `jobonnx embed` made.")
 @_titles_options
+@prompt_options("document")
 @encoder_options
 def create(
     folder: Path,
     titles: tuple[str, ...],
+    source: Path | None,
     path: Path | None,
     column: str | None,
     id_column: str | None,
@@ -66,9 +70,15 @@ def create(
     """Make an index of titles: the arguments, a file or stdin, one title per line."""
     from jobonnx.search.index import Index
 
+    if source is not None:
+        if titles or path is not None or column or id_column or model:
+            raise click.UsageError("--from OUTPUT has titles, ids and vectors; give no titles, file, column or model beside it")
+        _create_from(folder, source)
+        return
     table = _read(titles, path, column, id_column)
+    prompts = take_prompts(options)
     encoder = load(model, **options)
-    with Index.create(folder, encoder.fingerprint, encoder.dimension) as made:
+    with Index.create(folder, encoder.fingerprint, encoder.dimension, prompt_for(encoder, "document", prompts)) as made:
         _add(made, table, encoder)
 
 
@@ -76,6 +86,7 @@ def create(
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("titles", nargs=-1, metavar="[TITLE]...")
 @_titles_options
+@prompt_options("document")
 @encoder_options
 def add(
     folder: Path,
@@ -88,11 +99,18 @@ def add(
 ) -> None:
     """Add titles to an INDEX: the arguments, a file or stdin, one title per line.
 
-    A title that is there already gets the ids that it comes with. After a kill, the same command adds what is missing.
+    A title that is there already gets the ids that it comes with. After a kill, the same command adds what is missing. Titles are
+    encoded with the prompt that the index was made with.
     """
     table = _read(titles, path, column, id_column)
+    prompts = take_prompts(options)
     opened, encoder = _open(folder, model, options)
     with opened:
+        if "document" in prompts and (asked := prompt_for(encoder, "document", prompts)) != opened.prompt:
+            raise JobonnxError(
+                f"{folder} holds vectors of titles behind the prompt {opened.prompt!r}, not {asked!r}; leave the prompt out, "
+                "or make a new index"
+            )
         _add(opened, table, encoder)
 
 
@@ -116,14 +134,16 @@ def remove(folder: Path, values: tuple[str, ...], path: Path | None, column: str
 @click.argument("folder", type=FILE, metavar="INDEX")
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @top_k_option
+@prompt_options("query")
 @encoder_options
 @json_option
 def search(folder: Path, queries: tuple[str, ...], top_k: int, model: str | None, as_json: bool, **options: Any) -> None:
     """Find the titles of an INDEX that are nearest to each QUERY, with their ids."""
+    prompts = take_prompts(options)
     opened, encoder = _open(folder, model, options)
     queries = tuple(map(without_lone_surrogates, queries))
     with opened:
-        vectors = encoder.encode(list(queries), normalize_embeddings=True)
+        vectors = encoder.encode(list(queries), prompt=prompt_for(encoder, "query", prompts), normalize_embeddings=True)
         found = opened.search(vectors, top_k, fingerprint=encoder.fingerprint)
     for query, matches in zip(queries, found, strict=True):
         if as_json:
@@ -169,11 +189,29 @@ def _add(opened: Index, table: Table, encoder: Encoder) -> None:
         for first in range(0, len(missing), _BLOCK):
             places = missing[first : first + _BLOCK]
             some = [titles[place] for place in places]
-            vectors = encoder.encode(some, normalize_embeddings=True, show_progress_bar=False)
+            vectors = encoder.encode(some, prompt=opened.prompt, normalize_embeddings=True, show_progress_bar=False)
             some_ids = None if ids is None else [ids[place] for place in places]
-            opened.add(some, vectors, fingerprint=encoder.fingerprint, ids=some_ids)
+            opened.add(some, vectors, fingerprint=encoder.fingerprint, prompt=opened.prompt, ids=some_ids)
             advance(len(places))
     click.echo(f"{opened.path}: {len(opened) - before:,} titles added, {len(opened):,} in all", err=True)
+
+
+def _create_from(folder: Path, source: Path) -> None:
+    """Make an index of a finished output of `jobonnx embed`, part by part."""
+    from jobonnx.arrays import unit
+    from jobonnx.bulk.output import Output
+    from jobonnx.progress import bar
+    from jobonnx.search.index import Index
+
+    output = Output.open(source)
+    output.check_floats()
+    with Index.create(folder, output.fingerprint, output.dimension) as made, bar(output.parts, "parts", True) as advance:
+        for ids, titles, vectors in output.read():
+            named = [place for place, title in enumerate(titles) if title.strip()]
+            some_ids, some = [ids[place] for place in named], [titles[place] for place in named]
+            made.add(some, unit(vectors[named]), fingerprint=output.fingerprint, ids=some_ids)
+            advance(1)
+        click.echo(f"{folder}: {len(made):,} titles added", err=True)
 
 
 def _read(titles: Sequence[str], path: Path | None, column: str | None, id_column: str | None) -> Table:

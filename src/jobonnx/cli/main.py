@@ -14,9 +14,11 @@ import click
 from jobonnx import signals
 from jobonnx.cli.bench import bench
 from jobonnx.cli.bundle import export, info, tune, verify
+from jobonnx.cli.embed import embed
 from jobonnx.cli.evaluate import evaluate, rank
 from jobonnx.cli.index import index
 from jobonnx.cli.options import log_to_stderr
+from jobonnx.cli.serve import serve
 from jobonnx.cli.titles import encode, match
 from jobonnx.errors import JobonnxError
 
@@ -76,5 +78,5 @@ def main(ctx: click.Context) -> None:
     ctx.with_resource(log_to_stderr())
 
 
-for command in (bench, encode, evaluate, export, index, info, match, rank, tune, verify):
+for command in (bench, embed, encode, evaluate, export, index, info, match, rank, serve, tune, verify):
     main.add_command(command)

@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobonnx.cli.input import column_option
+from jobonnx.cli.input import read_titles as read_column
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
+from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.errors import JobonnxError
-from jobonnx.files import read_lines, replaced, split_lines
+from jobonnx.files import replaced, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
-    from jobonnx import Encoder
+    from jobonnx.arrays import Floats
 
 _WORTH_KEEPING = 1000  # titles of a corpus; a smaller one is encoded in less time than it takes to look it up
 
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TITLE]...")
-@click.option("--file", "path", type=FILE, help="Read titles from this file, one per line.")
+@click.option("--file", "path", type=FILE, help="Read titles from this file: one per line, or a table's --column.")
+@column_option
 @click.option("-o", "--output", type=FILE, help="Write .npy or .jsonl; JSON lines on stdout if left out.")
 @click.option("--prompt-name", metavar="NAME", help="Put this prompt of the model before every title.")
 @click.option("--truncate-dim", type=click.IntRange(min=1), metavar="N", help="Keep the first N components.")
@@ -33,6 +37,7 @@ _WORTH_KEEPING = 1000  # titles of a corpus; a smaller one is encoded in less ti
 def encode(
     texts: tuple[str, ...],
     path: Path | None,
+    column: str | None,
     output: Path | None,
     prompt_name: str | None,
     truncate_dim: int | None,
@@ -43,7 +48,7 @@ def encode(
     """Encode titles: the arguments, a file or stdin, one title per line."""
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise click.UsageError(f"{output}: the name has to end in .npy or .jsonl")
-    titles = _read_titles(texts, path)
+    titles = _read_titles(texts, path, column)
     encoder = load(model, truncate_dim=truncate_dim, truncation=truncation, **options)
     if output is None:
         for line in _json_lines(titles, encoder.encode(titles, prompt_name=prompt_name)):
@@ -62,14 +67,19 @@ def encode(
 
 @click.command()
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
-@click.option("--corpus", type=FILE, help="Titles to rank, one per line; by default the list that comes with jobonnx.")
+@click.option(
+    "--corpus", type=FILE, help="Titles to rank: one per line, or a table's --column; by default the list that comes with jobonnx."
+)
+@column_option
 @click.option("--no-cache", is_flag=True, help="Encode the corpus anew, and keep nothing of it.")
+@prompt_options("query", "document")
 @top_k_option
 @encoder_options
 @json_option
 def match(
     queries: tuple[str, ...],
     corpus: Path | None,
+    column: str | None,
     no_cache: bool,
     top_k: int,
     model: str | None,
@@ -83,17 +93,21 @@ def match(
     from jobonnx.data.titles import read_titles
     from jobonnx.search.corpus import cached_index
 
+    if column is not None and corpus is None:
+        raise click.UsageError("--column names a column of a --corpus; give one")
     queries = tuple(map(without_lone_surrogates, queries))
+    prompts = take_prompts(options)
     encoder = load(model, **options)
-    titles = [t for t in dict.fromkeys(read_lines(corpus)) if t.strip()] if corpus is not None else read_titles()
+    before_query, before_title = (prompt_for(encoder, side, prompts) for side in ("query", "document"))
+    titles = read_titles() if corpus is None else [t for t in dict.fromkeys(read_column(corpus, column)) if t.strip()]
     if not titles:
         raise JobonnxError(f"{corpus} holds no titles; give it one per line")
-    index = None if no_cache or len(titles) < _WORTH_KEEPING else cached_index(titles, encoder)
+    index = None if no_cache or len(titles) < _WORTH_KEEPING else cached_index(titles, encoder, before_title)
+    vectors = encoder.encode(list(queries), prompt=before_query, normalize_embeddings=True)
     if index is None:
-        found = _ranked(encoder, queries, titles, top_k)
+        found = _ranked(vectors, encoder.encode(titles, prompt=before_title, normalize_embeddings=True), titles, top_k)
     else:
         with index:
-            vectors = encoder.encode(list(queries), normalize_embeddings=True)
             matches = index.search(vectors, top_k, fingerprint=encoder.fingerprint)
         found = [[(match.score, match.title) for match in row] for row in matches]
     for query, ranked in zip(queries, found, strict=True):
@@ -106,23 +120,23 @@ def match(
             click.echo(f"  {score:.3f}  {title}")
 
 
-def _ranked(encoder: Encoder, queries: tuple[str, ...], titles: list[str], top_k: int) -> list[list[tuple[float, str]]]:
-    """Encode a corpus and rank it for each query: scores and titles, best first."""
+def _ranked(queries: Floats, corpus: Floats, titles: list[str], top_k: int) -> list[list[tuple[float, str]]]:
+    """Rank a corpus for each query by their vectors: scores and titles, best first."""
     from jobonnx.search.topk import top_k as nearest
 
-    # One call, so that a query that stands in the corpus is computed once.
-    vectors = encoder.encode([*queries, *titles], normalize_embeddings=True)
-    scores, places = nearest(vectors[: len(queries)], vectors[len(queries) :], top_k)
+    scores, places = nearest(queries, corpus, top_k)
     return [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
 
 
-def _read_titles(texts: tuple[str, ...], path: Path | None) -> list[str]:
+def _read_titles(texts: tuple[str, ...], path: Path | None, column: str | None) -> list[str]:
     if texts and path is not None:
         raise click.UsageError("give titles as arguments or in a --file, not both")
+    if column is not None and path is None:
+        raise click.UsageError("--column names a column of a --file; give one")
     if texts:
         return [without_lone_surrogates(text) for text in texts]  # what was not UTF-8, so that it can be printed
     if path is not None:
-        return read_lines(path)
+        return read_column(path, column)
     if sys.stdin is None:  # encode <&-
         raise JobonnxError("stdin is closed; give titles as arguments, in a --file or on stdin")
     return split_lines(sys.stdin.buffer.read(), "stdin")

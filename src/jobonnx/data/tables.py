@@ -23,6 +23,7 @@ from jobonnx.errors import JobonnxError, Stopped, reason
 _BLOCK = 8 << 20  # bytes of CSV that are parsed at once: the longest row that is read
 _LINE = 64 << 20  # bytes of the longest line of JSON that is read
 _ROWS = 8192  # of Parquet and JSON lines that are decoded at once
+_CHUNK = 1 << 18  # bytes of JSON lines that are read at once
 _NAMES = 30  # columns that an error lists
 _SUFFIXES = ".parquet, or in .csv, .tsv, .jsonl, .ndjson or .json, to which .gz or .zst may be added"
 _AGAIN = "make or download the file again"
@@ -70,6 +71,7 @@ class Rows:
         titles: a pyarrow string array, null where a row has no title.
         ids: a pyarrow array of the ids, in the file's own type; None if no ids were asked for.
         wrong: what stands in place of a title, by its place in this block: "null", "a number", ...
+        share: how much of the file has been read, 0 to 1.
     """
 
     file: TableFile
@@ -77,6 +79,7 @@ class Rows:
     titles: Any
     ids: Any
     wrong: dict[int, str]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class _Block:
     """What a reader gives: pyarrow arrays by column, and what is no text in them, by column and place; no columns if skipped."""
 
     rows: int
+    share: float
     columns: dict[str, Any] = field(default_factory=dict)
     wrong: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -272,10 +276,36 @@ def _kind(path: str) -> str:
     return Path(path.lower().removesuffix(".gz").removesuffix(".zst")).suffix
 
 
-def _stream(file: TableFile) -> Any:
-    """Open a file, decompressed if its name says so."""
+@contextmanager
+def _stream(file: TableFile) -> Iterator[tuple[Any, Callable[[], float]]]:
+    """Open a file, decompressed if its name says so; and give the function that tells which share of it has been read."""
+    pa = _arrow()
     compression = {".gz": "gzip", ".zst": "zstd"}.get(Path(file.path).suffix.lower())
-    return file.filesystem.open_input_stream(file.path, compression=compression)
+    with file.filesystem.open_input_stream(file.path, compression=None) as raw:
+        counted = _Counted(raw)
+        stream = pa.PythonFile(counted, mode="r")
+        yield (
+            stream if compression is None else pa.CompressedInputStream(stream, compression),
+            lambda: min(1.0, counted.count / max(1, file.size)),
+        )
+
+
+class _Counted:
+    """A stream that counts what is read of it: Arrow's own know no position on all file systems."""
+
+    closed = False
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self._raw.read(size)
+        self.count += len(content)
+        return content
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _names(file: TableFile) -> list[str]:
@@ -284,7 +314,7 @@ def _names(file: TableFile) -> list[str]:
     if read is _read_parquet:
         with file.filesystem.open_input_file(file.path) as opened:
             return list(_arrow().parquet.ParquetFile(opened).schema_arrow.names)
-    with _stream(file) as stream:
+    with _stream(file) as (stream, _):
         if read is _read_csv:
             return list(_arrow().csv.open_csv(stream, **_csv_options(file)).schema.names)
         return _keys(line for _, line in islice(_lines(file, stream), _ROWS))
@@ -319,7 +349,7 @@ def _rows(file: TableFile, first: int, block: _Block, skipped: int, column: str,
     for place in titles.is_null().to_numpy(False).nonzero()[0] if titles.null_count else ():
         wrong.setdefault(int(place), "null")
     ids = None if id_column is None else block.columns[id_column][skipped:]
-    return Rows(file, first + skipped, titles, ids, dict(sorted(wrong.items())))
+    return Rows(file, first + skipped, titles, ids, dict(sorted(wrong.items())), block.share)
 
 
 def _blocks(file: TableFile, column: str, id_column: str | None, skip: int) -> Iterator[Rows | int]:
@@ -346,19 +376,21 @@ def _read_parquet(file: TableFile, columns: list[str], skip: int) -> Iterator[_B
         while start < len(sizes) and sum(sizes[: start + 1]) <= skip:
             start += 1
         if start:
-            yield _Block(sum(sizes[:start]))
+            yield _Block(sum(sizes[:start]), 0.0)
         if start < len(sizes):
+            rows = sum(sizes[:start])
             for batch in parquet.iter_batches(_ROWS, row_groups=range(start, len(sizes)), columns=columns, use_threads=False):
-                yield _Block(batch.num_rows, {name: batch.column(name) for name in columns})
+                rows += batch.num_rows
+                yield _Block(batch.num_rows, rows / sum(sizes), {name: batch.column(name) for name in columns})
 
 
 def _read_csv(file: TableFile, columns: list[str], skip: int) -> Iterator[_Block]:
     if not file.size:
         raise JobonnxError(f"{file.name} is empty; its first line has to name the columns")
     _choose(file, _names(file), columns)
-    with _stream(file) as stream:
+    with _stream(file) as (stream, share):
         for batch in _arrow().csv.open_csv(stream, **_csv_options(file, columns)):
-            yield _Block(batch.num_rows, {name: batch.column(name) for name in columns})
+            yield _Block(batch.num_rows, share(), {name: batch.column(name) for name in columns})
 
 
 def _csv_options(file: TableFile, columns: list[str] | None = None) -> dict[str, Any]:
@@ -377,7 +409,7 @@ def _read_json(file: TableFile, columns: list[str], skip: int) -> Iterator[_Bloc
     names = {f"column_{place}": name for place, name in enumerate(columns)}
     kind = msgspec.defstruct("Line", [(name, msgspec.Raw, msgspec.Raw()) for name in names], rename=names)
     decode = msgspec.json.Decoder(kind).decode
-    with _stream(file) as stream:
+    with _stream(file) as (stream, share):
         lines = _lines(file, stream)
         first = True
         while block := list(islice(lines, _ROWS)):
@@ -392,7 +424,7 @@ def _read_json(file: TableFile, columns: list[str], skip: int) -> Iterator[_Bloc
             if first and any(all(value is _MISSING for value in values) for values in by_column.values()):
                 _choose(file, _keys(line for _, line in block), columns)
             first = False
-            yield _json_block(file, by_column, columns[0])
+            yield _json_block(file, by_column, columns[0], share())
 
 
 @dataclass(frozen=True)
@@ -423,7 +455,7 @@ def _json_value(raw: Any) -> str | int | _Odd:
         return _Odd("a number")
 
 
-def _json_block(file: TableFile, by_column: dict[str, tuple[str | int | _Odd, ...]], titles: str) -> _Block:
+def _json_block(file: TableFile, by_column: dict[str, tuple[str | int | _Odd, ...]], titles: str, share: float) -> _Block:
     pa = _arrow()
     columns, wrong = {}, {}
     for name, values in by_column.items():
@@ -443,7 +475,7 @@ def _json_block(file: TableFile, by_column: dict[str, tuple[str | int | _Odd, ..
             raise JobonnxError(f"{file.name} has text and numbers in {name!r}; make all ids text, or all numbers")
         type_ = pa.int64() if kinds == {int} else pa.string()
         columns[name] = pa.array([None if isinstance(value, _Odd) else value for value in values], type_)
-    return _Block(len(columns[titles]), columns, wrong)
+    return _Block(len(columns[titles]), share, columns, wrong)
 
 
 def _keys(lines: Any) -> list[str]:
@@ -457,7 +489,7 @@ def _lines(file: TableFile, stream: Any) -> Iterator[tuple[int, bytes]]:
     """Read the lines that are not blank, with their numbers from 1."""
     number, rest = 0, b""
     while True:
-        chunk = stream.read(1 << 20)
+        chunk = stream.read(_CHUNK)
         *lines, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
         for line in lines:
             number += 1

@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from jobonnx.arrays import Doubles, Floats
+from jobonnx.arrays import Doubles, Floats, Ints
 from jobonnx.bundle.manifest import REFERENCE_TEXTS, REFERENCE_VECTORS, Parity
 from jobonnx.errors import JobonnxError, reason
 from jobonnx.strict_json import read_json
 
-# variant -> field -> bound: a lower bound for cosines, an upper bound for max_abs.
+# One scale for every variant, field -> lower bound; docs/decisions/0020-one-scale-of-trust.md says where the bounds come from.
+_TRUST = {"mean_centred": 0.99, "p5_centred": 0.98, "top10_overlap": 0.9, "ndcg20": 0.97}
+_RANKING = ("top10_overlap", "ndcg20")
+RANKED_TEXTS = 2000  # ranking is judged among at least so many texts; fewer make every neighbour easy to keep
+# variant -> field -> bound: an upper bound for max_abs, a lower bound for all else. Formats that promise more are held to it too.
 TOLERANCES: dict[str, dict[str, float]] = {
-    "fp32": {"max_abs": 1e-5, "min_cosine": 0.999999},
-    "bf16": {"min_cosine": 0.999, "mean_centred": 0.99},
-    "fp16": {"min_cosine": 0.9999, "mean_centred": 0.999},
-    "int8": {"min_cosine": 0.99, "mean_centred": 0.97},
-    "int8-static": {"min_cosine": 0.99, "mean_centred": 0.97},
+    "fp32": _TRUST | {"max_abs": 1e-5},
+    "bf16": _TRUST,
+    "fp16": _TRUST | {"mean_centred": 0.999},
+    "int8": _TRUST,
+    "int8-static": _TRUST,
 }
 
 
@@ -30,6 +34,7 @@ def measure(reference: Floats, vectors: Floats) -> Parity:
         plain = _cosines(reference, vectors)
         mean = reference.mean(axis=0, dtype=np.float64)
         centred = _cosines(reference - mean, vectors - mean)
+        nearest, found = _nearest(reference, 20), _nearest(vectors, 20)
         return Parity(
             texts=len(reference),
             min_cosine=_finite(plain.min()),
@@ -37,19 +42,24 @@ def measure(reference: Floats, vectors: Floats) -> Parity:
             min_centred=_finite(centred.min()),
             mean_centred=_finite(centred.mean()),
             max_abs=_finite(np.abs(reference - vectors).max()),
-            top10_overlap=_finite(_overlap(reference, vectors, 10)),
+            top10_overlap=_finite(_overlap(nearest[:, :10], found[:, :10])),
+            p5_centred=_finite(np.percentile(centred, 5)),
+            ndcg20=_finite(_ndcg(nearest, found)),
         )
 
 
 def tolerance_violations(variant: str, parity: Parity) -> list[str]:
     """List what of a variant's tolerances was missed, one phrase each; empty if it passes.
 
-    A figure that is not finite never passes, nor does a variant without tolerances.
+    Ranking is judged among at least `RANKED_TEXTS` texts. A figure that is not finite never passes, nor does a variant without
+    tolerances.
     """
     if variant not in TOLERANCES:
         return [f"no tolerance is known for variant {variant!r}"]
     missed = []
     for field, bound in TOLERANCES[variant].items():
+        if field in _RANKING and parity.texts < RANKED_TEXTS:
+            continue
         value: float | None = getattr(parity, field)
         passed = value is not None and (value <= bound if field == "max_abs" else value >= bound)
         if not passed:
@@ -89,13 +99,26 @@ def _cosines(a: Any, b: Any) -> Doubles:
     return cosines
 
 
-def _overlap(reference: Floats, vectors: Floats, k: int) -> float:
-    k = min(k, len(reference) - 1)
-    if k < 1:
+def _nearest(vectors: Floats, k: int) -> Ints:
+    """Return the k nearest other rows of each row by inner product, nearest first; all others where there are fewer."""
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    nearest: Ints = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, len(vectors) - 1)]
+    return nearest
+
+
+def _overlap(nearest: Ints, found: Ints) -> float:
+    """Return the mean share of the nearest rows that were found; 1 where there are none."""
+    if nearest.shape[1] == 0:
         return 1.0
-    ranked = []
-    for matrix in (reference, vectors):
-        scores = matrix @ matrix.T
-        np.fill_diagonal(scores, -np.inf)
-        ranked.append(np.argsort(-scores, axis=1, kind="stable")[:, :k])
-    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(*ranked, strict=True)]))
+    return float((nearest[:, :, None] == found[:, None, :]).any(axis=2).mean())
+
+
+def _ndcg(nearest: Ints, found: Ints) -> float:
+    """Return the mean nDCG of rankings [rows, k]: `nearest` is the ideal one, whose places are worth k, k - 1, ... 1."""
+    k = nearest.shape[1]
+    if k == 0:
+        return 1.0
+    worth, discounts = np.arange(k, 0, -1.0), 1 / np.log2(np.arange(2, k + 2))
+    gains = ((nearest[:, :, None] == found[:, None, :]) * worth[:, None]).sum(axis=1)
+    return float((gains @ discounts).mean() / (worth @ discounts))

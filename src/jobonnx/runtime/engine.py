@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from jobonnx.arguments import Closing
 from jobonnx.arrays import Floats
 from jobonnx.bundle.manifest import Model
 from jobonnx.errors import JobonnxError
+from jobonnx.runtime.forks import StreamPool
 from jobonnx.runtime.providers import find_provider
 from jobonnx.runtime.session import Session, Settings
 from jobonnx.runtime.token_ids import pad_checked
@@ -33,12 +33,11 @@ class Engine(Closing):
         """
         self.model, self.settings, self._closed = model, settings, False
         self._provider = find_provider(settings.provider)
-        self.session: Session = self._provider.open_session(graph, model, settings)
-        self._stream: Session = self.session
-        self._pool: ThreadPoolExecutor | None = None
+        self.session = self._stream = self._provider.open_session(graph, model, settings)
+        self._pool: StreamPool | None = None
         if settings.streams > 1:  # the second session shares the mapped file of the weights, not what is packed at load
             self._stream = self._provider.open_session(graph, model, settings.one_stream())
-            self._pool = ThreadPoolExecutor(settings.streams, "jobonnx-stream")
+            self._pool = StreamPool(settings.streams)
 
     def encode(
         self,

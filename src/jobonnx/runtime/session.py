@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from jobonnx.arrays import Floats, Ints
-from jobonnx.errors import native
+from jobonnx.errors import JobonnxError, native
+from jobonnx.runtime.forks import keep_for_ever, watch
 
 MOST_THREADS = 1024  # more than any machine has; onnxruntime hangs or dies of some larger numbers
 _MOST_TOKENS = 1 << 40  # of a batch: everything is one batch
@@ -43,6 +46,10 @@ class Session:
         self.provider = provider
         self.graph = "the graph"  # what errors call it
         self.threads = threads
+        self.block = 0  # titles that are best prepared and encoded at a time; 0 for all at once
+        self.open_again: Callable[[], Any] | None = None  # for a forked child; None where a library does not survive that either
+        self._inherited, self._opening = False, threading.Lock()
+        watch(self)
 
     def run(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """Run a batch.
@@ -55,8 +62,10 @@ class Session:
             The graph's first output, float32; [batch, dimension] for engine graphs.
 
         Raises:
-            JobonnxError: it fails in the provider's code, for want of memory, say.
+            JobonnxError: it fails in the provider's code, for want of memory, say; or it cannot be used after `fork`.
         """
+        if self._inherited:
+            self._reopen()
         with native(f"{self.graph} failed on provider {self.provider!r}", "free some memory, or give a smaller token budget"):
             return self._run(input_ids, attention_mask)
 
@@ -71,6 +80,23 @@ class Session:
 
     def close(self) -> None:
         """End what the session started; it cannot run any more."""
+
+    def leave_behind(self) -> None:
+        """Keep what the parent opened, untouched; see `jobonnx.runtime.forks`."""
+        keep_for_ever(self._session)
+        keep_for_ever(vars(self).copy())  # buffers, threads
+        self._inherited, self._opening = True, threading.Lock()
+
+    def _reopen(self) -> None:
+        if self.open_again is None:
+            fix = "open it in the child, or start processes by spawn"
+            raise JobonnxError(
+                f"{self.graph} was opened before this process was forked, and provider {self.provider!r} forbids that; {fix}"
+            )
+        with self._opening, native(f"{self.graph} does not load again in this forked process", "open it in the child itself"):
+            if self._inherited:
+                self._session = self.open_again()
+                self._inherited = False
 
     @property
     def nodes(self) -> dict[str, int]:

@@ -31,9 +31,10 @@ def pad_checked(rows: Sequence[Sequence[int]], model: Model) -> tuple[Ints, Ints
     Raises:
         TokenIdError: a row is empty, longer than the model takes, or holds an id that the model does not have.
     """
-    for i, row in enumerate(rows):
-        if not 0 < len(row) <= model.max_tokens:
-            raise TokenIdError(f"row {i} has {len(row)} token ids; it has to be 1 to {model.max_tokens}")
+    lengths = list(map(len, rows))
+    if lengths and not (min(lengths) > 0 and max(lengths) <= model.max_tokens):
+        i = next(i for i, length in enumerate(lengths) if not 0 < length <= model.max_tokens)
+        raise TokenIdError(f"row {i} has {lengths[i]} token ids; it has to be 1 to {model.max_tokens}")
     try:
         ids, mask = pad(rows, model.pad_id)
     except OverflowError:  # beyond int64

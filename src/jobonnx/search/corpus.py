@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -31,16 +32,17 @@ class TitleEncoder(Protocol):
     def dimension(self) -> int:
         """Length of a vector."""
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool) -> Floats:
-        """Encode titles: float32 [titles, dimension], of unit length."""
+    def encode(self, titles: list[str], /, *, prompt: str, normalize_embeddings: bool) -> Floats:
+        """Encode titles with a prompt before each: float32 [titles, dimension], of unit length."""
 
 
-def cached_index(titles: Sequence[str], encoder: TitleEncoder) -> Index | None:
+def cached_index(titles: Sequence[str], encoder: TitleEncoder, prompt: str = "") -> Index | None:
     """Open the index of a corpus in the user's cache; make it first if it is not there, or broken.
 
     Args:
         titles: the corpus, without repeats.
         encoder: whose vectors it holds.
+        prompt: what stands before every title when it is encoded.
 
     Returns:
         The index, or None where the cache cannot be written: that costs time and nothing else.
@@ -50,32 +52,34 @@ def cached_index(titles: Sequence[str], encoder: TitleEncoder) -> Index | None:
     except RuntimeError:  # a user without a home
         return None
     digest = hashlib.sha256(encoder.fingerprint.encode())
-    for title in titles:
-        digest.update(title.encode("utf-8", "surrogatepass") + b"\n")
+    # As JSON, which keeps titles with line ends apart: one call for all of them.
+    digest.update(json.dumps([prompt, *titles]).encode())
     folder = home / digest.hexdigest()
     try:
         if os.path.lexists(folder):
-            if opened := _open(folder, titles, encoder):
+            if opened := _open(folder, titles, encoder, prompt):
                 os.utime(folder)
                 return opened
             _remove(folder)
-        with new_folder(folder) as making, Index.create(making, encoder.fingerprint, encoder.dimension) as made:
-            made.add(titles, encoder.encode(list(titles), normalize_embeddings=True), fingerprint=encoder.fingerprint)
+        with new_folder(folder) as making, Index.create(making, encoder.fingerprint, encoder.dimension, prompt) as made:
+            vectors = encoder.encode(list(titles), prompt=prompt, normalize_embeddings=True)
+            made.add(titles, vectors, fingerprint=encoder.fingerprint, prompt=prompt)
         _sweep(home)
     except (JobonnxError, OSError) as error:  # or another process was faster
         _log.info("%s; the corpus is encoded each time", error)
-    return _open(folder, titles, encoder)
+    return _open(folder, titles, encoder, prompt)
 
 
-def _open(folder: Path, titles: Sequence[str], encoder: TitleEncoder) -> Index | None:
-    """Open an index that holds these titles from this encoder; None where there is none."""
+def _open(folder: Path, titles: Sequence[str], encoder: TitleEncoder, prompt: str) -> Index | None:
+    """Open an index that holds these titles from this encoder with this prompt; None where there is none."""
     try:
         opened = Index.open(folder)
     except (JobonnxError, OSError) as error:
         _log.info("%s", error)
         return None
     # The folder's name is no reason to trust what lies in it.
-    right = (opened.fingerprint, opened.dimension) == (encoder.fingerprint, encoder.dimension) and list(opened) == list(titles)
+    expected = (encoder.fingerprint, encoder.dimension, prompt)
+    right = (opened.fingerprint, opened.dimension, opened.prompt) == expected and list(opened) == list(titles)
     return opened if right else None
 
 

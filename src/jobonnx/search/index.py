@@ -62,23 +62,25 @@ class Index:
         self._held: State | None = state  # replaced, never changed
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], fingerprint: str, dimension: int) -> Self:
+    def create(cls, path: str | os.PathLike[str], fingerprint: str, dimension: int, prompt: str = "") -> Self:
         """Make an empty index in the folder `path`, which must be new or empty.
 
         Args:
             path: the folder.
             fingerprint: of the encoder whose vectors it will hold.
             dimension: of the vectors, 1 to 65,536.
+            prompt: what stands before every title when it is encoded.
 
         Raises:
             JobonnxError: the folder holds something, or cannot be written.
-            TypeError, ValueError: a fingerprint or dimension that is not as above.
+            TypeError, ValueError: a fingerprint, dimension or prompt that is not as above.
         """
         dimension = check_integer(dimension, "the dimension", 1, store.MOST_DIMENSIONS)
         if not isinstance(fingerprint, str):
             raise TypeError(f"the fingerprint must be a string, not {fingerprint!r}")
         if not fingerprint or not fingerprint.isprintable():
             raise ValueError(f"the fingerprint is {fingerprint!r}; it must be printable and not empty")
+        _check_prompt(prompt)
         folder = Path(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ class Index:
                 raise JobonnxError(f"{folder} already holds {min(strangers)}; make the index in a new or empty folder")
             with store.database(folder, make=True) as db:
                 store.begin_write(db, folder)
-                if not store.make_tables(db, Header("", fingerprint, dimension, 0, None, None).next()):
+                if not store.make_tables(db, Header("", fingerprint, dimension, prompt, 0, None, None).next()):
                     raise JobonnxError(f"{folder} already holds {DATABASE}; make the index in a new or empty folder")
                 try:
                     db.execute("COMMIT")
@@ -152,6 +154,11 @@ class Index:
         return self._state.header.dimension
 
     @property
+    def prompt(self) -> str:
+        """What stood before every title when it was encoded."""
+        return self._state.header.prompt
+
+    @property
     def has_approximate(self) -> bool:
         """Whether `search(..., approximate=True)` can be asked for."""
         return self._state.header.approximate is not None
@@ -169,13 +176,16 @@ class Index:
         """Iterate over the titles, in the order in which they were added."""
         return iter(self._state.titles)
 
-    def add(self, titles: Sequence[str], vectors: Floats, *, fingerprint: str, ids: Sequence[str] | None = None) -> int:
+    def add(
+        self, titles: Sequence[str], vectors: Floats, *, fingerprint: str, prompt: str = "", ids: Sequence[str] | None = None
+    ) -> int:
         """Add titles with their vectors. A title that is already there, or comes twice, keeps its first vector.
 
         Args:
             titles: n strings.
             vectors: float32 [n, dimension], of unit length.
             fingerprint: of the encoder that made them.
+            prompt: what stood before every title when it was encoded.
             ids: an id per title, or None. A title gets every id that it comes with, in addition to those that it has; an id may
                 belong to several titles.
 
@@ -183,12 +193,18 @@ class Index:
             How many titles were added. The approximate search is dropped if there were any: build it again.
 
         Raises:
-            JobonnxError: another encoder's vectors, someone else is writing, or the disk refuses; nothing is changed, unless the
-                message says so.
+            JobonnxError: vectors of another encoder or prompt, someone else is writing, or the disk refuses; nothing is changed,
+                unless the message says so.
             TypeError, ValueError: titles, vectors or ids that are not as above.
         """
         _check_strings(titles, "titles")
         self._check_vectors(vectors, "vectors", fingerprint)
+        _check_prompt(prompt)
+        if prompt != self.prompt:
+            raise JobonnxError(
+                f"{self.path} holds vectors of titles behind the prompt {self.prompt!r} and these have {prompt!r}; "
+                "encode them with that prompt, or make a new index"
+            )
         if len(vectors) != len(titles):
             raise ValueError(f"there are {len(titles)} titles and {len(vectors)} vectors; they must agree")
         given: dict[str, list[str]] = {title: [] for title in titles}
@@ -317,7 +333,7 @@ class Index:
             with store.database(self.path) as db:
                 store.begin_write(db, self.path)
                 header, old = store.read_header(db, self.path), self._state.header
-                if (header.fingerprint, header.dimension) != (old.fingerprint, old.dimension):
+                if (header.fingerprint, header.dimension, header.prompt) != (old.fingerprint, old.dimension, old.prompt):
                     raise JobonnxError(f"{self.path} has been replaced by another index since it was opened; open it again")
                 if header != old:
                     self._held = State.load(db, self.path)
@@ -354,6 +370,15 @@ def _matches(state: State, scores: Floats, rows: Ints) -> list[Match]:
     places = np.searchsorted(state.rows, rows).tolist()
     found = zip(places, rows.tolist(), scores.tolist(), strict=True)
     return [Match(state.titles[place], score, state.ids.get(row, ())) for place, row, score in found]
+
+
+def _check_prompt(prompt: str) -> None:
+    if not isinstance(prompt, str):
+        raise TypeError(f"the prompt must be a string, not {prompt!r}")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the prompt {prompt!r} holds half of a surrogate pair, which is no character") from None
 
 
 def _check_strings(strings: Sequence[str], name: str) -> None:

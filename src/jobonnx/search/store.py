@@ -35,7 +35,7 @@ from jobonnx.strict_json import convert, parse_json
 
 DATABASE = "index.sqlite"
 MOST_DIMENSIONS = 1 << 16
-_FORMAT = 2
+_FORMAT = 3
 _APPLICATION = 0x6A6F626F  # "jobo" in the database's header
 _CHUNK = 1024  # rows; 4 MiB of vectors with 1,024 dimensions
 _NAME = re.compile(r"[0-9a-f]{16}\.(vectors|approximate)")  # what a sweep may delete: other files are not the index's
@@ -71,6 +71,7 @@ class Header:
         version: a random word per commit, so that two headers are equal only if everything is.
         fingerprint: of the encoder.
         dimension: of the vectors.
+        prompt: what stood before every title when it was encoded.
         rows: how many rows of the file of vectors are committed, removed ones included.
         vectors: the name of that file; None if there are no rows.
         approximate: the approximate search, if it is built for these titles.
@@ -79,6 +80,7 @@ class Header:
     version: str
     fingerprint: str
     dimension: int
+    prompt: str
     rows: int
     vectors: str | None
     approximate: Saved | None

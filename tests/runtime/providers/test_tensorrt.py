@@ -12,7 +12,7 @@ from jobonnx.bundle.manifest import Model
 from jobonnx.runtime.providers.shape_buckets import bucket
 from jobonnx.runtime.providers.tensorrt import engine_options, largest_shape
 
-MODEL = Model("m", None, 128, 512, 1000, 1, "cls", True, {}, None, "t" * 64, "k" * 64)
+MODEL = Model("m", None, 128, 512, 1000, 1, "cls", True, {}, None, "t" * 64, "k" * 64, "kept")
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ class Provider:
     missing_library: bool = False  # it loads libraries that may be missing, so a graph that does not load may be whole
     token_budget: int = 2048  # padded tokens of a batch: full GEMM speed, and activations that stay in a CPU's cache
     parallel: bool = True  # whether several streams may share its threads
+    block: int = 0  # titles that the host prepares while the device computes those before; 0 where the host itself computes
     captures: bool = False  # whether it can record small batches and replay them
     disabled_optimizers: tuple[str, ...] = ()
 
@@ -78,15 +79,20 @@ class Provider:
         options = session_options(ort, settings)
         providers = self.configure(options, graph, model, settings)
         extra = {"disabled_optimizers": list(self.disabled_optimizers), "enable_fallback": 0}
-        try:
+
+        def load() -> Any:
             # onnxruntime's own fallback would print to stdout and go on with the CPU.
             session = ort.InferenceSession(str(graph), options, providers=providers, **extra)
+            session.disable_fallback()
+            return session
+
+        try:
+            session = load()
         except Exception as error:  # onnxruntime's own exception types are not public
             message = f"{graph} does not load on provider {self.name!r}: {reason(error)}"
             if self.missing_library:
                 raise ProviderUnavailableError(f"{message}; what it needs comes with: {self.install}") from None
             raise JobonnxError(message) from None
-        session.disable_fallback()
         if (got := session.get_providers()[0]) != self.ort_name:
             fix = f"a library it needs is missing: {self.install}"
             raise ProviderUnavailableError(f"provider {self.name!r} was asked for, onnxruntime gave {got}; {fix}")
@@ -94,7 +100,9 @@ class Provider:
         if model is not None and isinstance(last, int) and last != model.dimension:
             raise JobonnxError(f"{graph} gives vectors of {last} dimensions, its manifest says {model.dimension}; {_AGAIN}")
         opened = self.wrap(session, graph, model, settings)
-        opened.graph = str(graph)
+        opened.graph, opened.block = str(graph), self.block
+        if type(opened) is Session:  # one with state of its own on a device cannot be had again in a forked process
+            opened.open_again = load
         return opened
 
 

@@ -27,6 +27,7 @@ class Cuda(Provider):
     missing_library = True
     token_budget = 8 * LAUNCH_TOKENS
     parallel = False  # a GPU computes one batch at a time, with all it has
+    block = 8192  # four batches of usual titles: few enough that the first is soon tokenised, enough to sort by length
     captures = True
     device = "cuda"  # ONNX Runtime's name of where buffers lie
 

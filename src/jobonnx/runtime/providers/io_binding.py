@@ -70,19 +70,20 @@ class BoundSession(Session):
         self._thread.shutdown()
 
     def _run_in_parts(self, ids: Ints, mask: Ints) -> Floats:
-        step = self._max_rows or max(1, len(ids))
-        vectors = np.empty((len(ids), self._dimension), np.float32)
-        for start in range(0, len(ids), step):
-            part = slice(start, start + step)
-            rows = len(vectors[part])
-            shape = bucket(rows, ids.shape[1])
-            buffers = self._buffers.get(shape) or self._allocate(shape)
-            more_ids, more_mask = pad_to_shape(ids[part], mask[part], *shape, self._pad_id)
-            buffers.ids.update_inplace(more_ids)
-            buffers.mask.update_inplace(more_mask)
-            self._session.run_with_iobinding(buffers.binding, buffers.options)
-            vectors[part] = buffers.vectors.numpy()[:rows]
-        return vectors
+        if self._max_rows is None or len(ids) <= self._max_rows:
+            return self._run_part(ids, mask)
+        starts = range(0, len(ids), self._max_rows)
+        return np.concatenate([self._run_part(ids[i : i + self._max_rows], mask[i : i + self._max_rows]) for i in starts])
+
+    def _run_part(self, ids: Ints, mask: Ints) -> Floats:
+        shape = bucket(*ids.shape)
+        buffers = self._buffers.get(shape) or self._allocate(shape)
+        more_ids, more_mask = pad_to_shape(ids, mask, *shape, self._pad_id)
+        buffers.ids.update_inplace(more_ids)
+        buffers.mask.update_inplace(more_mask)
+        self._session.run_with_iobinding(buffers.binding, buffers.options)
+        vectors: Floats = buffers.vectors.numpy()[: len(ids)]
+        return vectors.copy() if self._device == "cpu" else vectors  # there it is the buffer itself, which the next run overwrites
 
     def _allocate(self, shape: tuple[int, int]) -> _Buffers:
         ort = import_onnxruntime()

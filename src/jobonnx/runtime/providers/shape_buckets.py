@@ -39,15 +39,19 @@ def batch_by_bucket(lengths: Sequence[int], token_budget: int, max_rows: int | N
         Row numbers of each batch, int64; every row is in exactly one batch.
     """
     order = longest_first(lengths, token_budget, max_rows)
-    buckets = [bucket(1, lengths[i])[1] for i in order]
+    in_order = np.asarray(lengths, dtype=np.int64)[order]
+    kinds, which = np.unique(in_order, return_inverse=True)  # few: Python computes a bucket for each, not for each row
+    buckets = np.array([bucket(1, int(length))[1] for length in kinds], dtype=np.int64)[which]
+    falling = -buckets
     batches = []
     start = 0
     while start < len(order):
-        longest = buckets[start]
+        longest = int(buckets[start])
         fit = max(1, token_budget // longest)
         stop = start + min(1 << (fit.bit_length() - 1), max_rows or fit)  # a power of two that fits, so its rows need no padding
         enough = start + max(1, LAUNCH_TOKENS // longest)
-        stop = next((i for i in range(enough, min(stop, len(order))) if 4 * buckets[i] <= 3 * longest), stop)
+        shorter = int(np.searchsorted(falling, -(3 * longest // 4)))  # the first row with 4 x its bucket <= 3 x the longest
+        stop = min(stop, max(enough, shorter))
         batches.append(order[start:stop])
         start = stop
     return batches

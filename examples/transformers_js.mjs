@@ -1,0 +1,19 @@
+// Run a bundle's portable graph in transformers.js.
+//
+//   npm install @huggingface/transformers
+//   node transformers_js.mjs BUNDLE DTYPE TITLE...
+//
+// DTYPE is fp32, fp16 or q8 (int8). Prints each title's vector as a line of JSON.
+import { readFileSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { env, pipeline } from "@huggingface/transformers";
+
+const [bundle, dtype, ...titles] = process.argv.slice(2);
+const { model } = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8"));
+env.allowRemoteModels = false;
+env.localModelPath = dirname(resolve(bundle));
+// What int8 needs on x86 CPUs without VNNI; see node.mjs.
+const session_options = dtype === "q8" ? { extra: { session: { x64quantprecision: "1" } } } : {};
+const extract = await pipeline("feature-extraction", basename(resolve(bundle)), { dtype, session_options });
+const vectors = await extract(titles, { pooling: model.pooling, normalize: model.normalize });
+vectors.tolist().forEach((vector, i) => console.log(JSON.stringify({ text: titles[i], vector })));

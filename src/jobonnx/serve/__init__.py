@@ -1,0 +1,1 @@
+"""The service: an HTTP server over an encoder and an index, for the extra `serve`."""

@@ -1,0 +1,82 @@
+"""Every client of docs/integrations.md runs its block, in an environment of its own, and gets the vectors of `Encoder`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.checkpoints import ROOT
+
+CLIENT = re.compile(r"<!-- client: (\S+); install: (.+?) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CLIENTS = {
+    name: (packages, code) for name, packages, code in CLIENT.findall((ROOT / "docs" / "integrations.md").read_text("utf-8"))
+}
+WITHOUT_TORCH = {"scikit-learn", "polars", "qdrant", "chroma"}
+# Every vector that a client returns, beside what `Encoder` gives for the same titles.
+CHECK = """
+import numpy as np
+from jobonnx import Encoder
+ours = np.asarray(vectors, dtype=np.float32)
+assert ours.shape == (len(titles), 256), ours.shape
+difference = np.abs(ours - Encoder().encode(titles)).max()
+assert difference < 1e-5, difference
+"""
+
+
+def test_all_clients_have_a_block() -> None:
+    assert set(CLIENTS) == WITHOUT_TORCH | {
+        "sentence-transformers",
+        "mteb",
+        "bertopic",
+        "keybert",
+        "setfit",
+        "langchain",
+        "llama-index",
+        "haystack",
+        "txtai",
+        "lancedb",
+    }
+
+
+def test_blocks_compile() -> None:
+    for name, (_, code) in CLIENTS.items():
+        compile(code, name, "exec")
+        assert "vectors = " in code
+        assert "titles = " in code
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_runs_unmodified(name: str, wheel: Path, tmp_path: Path) -> None:
+    packages, code = CLIENTS[name]
+    home = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    torch = [] if name in WITHOUT_TORCH else ["torch==2.13.0"]
+    environment: dict[str, Any] = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    install = [str(python), "-m", "pip", "install", "-q", f"{wheel}[cpu]", *shlex.split(packages), *torch]
+    subprocess.run(install, check=True, env=environment)
+    work = tmp_path / "work"
+    work.mkdir()
+    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "PYTHONUTF8": "1", "ANONYMIZED_TELEMETRY": "False"}
+    script = work / "client.py"
+    guarded = "".join(f"    {line}" for line in (code + CHECK).splitlines(keepends=True))
+    script.write_text(f"if __name__ == '__main__':\n{guarded}", "utf-8")
+    done = subprocess.run([str(python), str(script)], capture_output=True, text=True, env=environment, cwd=work, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
