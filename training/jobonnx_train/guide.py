@@ -159,7 +159,8 @@ def _table(corpus: Corpus, ids: dict[str, int], teacher: Teacher, cache: Path) -
                 table[ids[text]] += unit
     for text in read:
         table[ids[text]] = rows[text]
-    return nn.functional.normalize(torch.from_numpy(table)) * teacher.weight**0.5
+    part: Tensor = nn.functional.normalize(torch.from_numpy(table)) * teacher.weight**0.5
+    return part
 
 
 def _vectors(texts: list[str], teacher: Teacher, cache: Path) -> dict[str, Floats] | None:

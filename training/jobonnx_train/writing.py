@@ -48,6 +48,7 @@ TRAINING, TESTING = Words(**_WORDS["training"]), Words(**_WORDS["testing"])
 
 
 _LATIN = re.compile(r"[A-Za-zªºÀ-ɏḀ-ỿ]")
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 _WHOLE_LETTERS = str.maketrans({"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D", "æ": "ae", "Æ": "Ae", "ß": "ss"})
 _SIGNS = ("{}:{}", "{}*{}", "{}_{}", "{}/{}", "{}/-{}", "{}({})", "{}·{}", "{}.{}", "{}-{}", "{}|{}")
 _HALVES = re.compile(r"(?P<left>[^/]+)/(?P<right>[^/]+)")
@@ -65,7 +66,7 @@ def without_accents(text: str) -> str:
 
 def umlauts_spelt_out(text: str) -> str:
     """Write ä, ö, ü and ß as ae, oe, ue and ss."""
-    return text.translate(str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"}))
+    return text.translate(_UMLAUTS)
 
 
 def full_width(text: str) -> str:
