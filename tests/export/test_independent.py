@@ -17,6 +17,7 @@ from jobonnx.arrays import Floats
 from jobonnx.bundle.manifest import Bundle
 from jobonnx.errors import JobonnxError
 from jobonnx.text.tokenizer import Tokenizer
+from jobonnx_export import independent
 from jobonnx_export.checkpoint import open_checkpoint
 from jobonnx_export.independent import check_tokenizer, check_vectors, texts_of_added_tokens
 from jobonnx_export.pipeline import export
@@ -130,6 +131,21 @@ def test_added_token_that_tokenizer_json_lacks_is_refused_until_the_tokenizer_is
     AutoTokenizer.from_pretrained(copy).save_pretrained(copy)
     check_tokenizer(open_checkpoint(copy))
     np.testing.assert_allclose(ours(copy), theirs(copy), atol=2e-6)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_class_that_transformers_5_is_asked_by_finds_added_tokens_too(
+    copy: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    assert independent._loader() is (PreTrainedTokenizerFast if independent._makes_tokenizers_anew() else AutoTokenizer)
+    monkeypatch.setattr(independent, "version", lambda package: "5.17.0")
+    assert independent._loader() is PreTrainedTokenizerFast
+    check_tokenizer(open_checkpoint(copy))
+    PLACES[place](copy)
+    with pytest.raises(JobonnxError, match=f"lacks the added tokens '{TOKEN}' of {place}.json"):
+        check_tokenizer(open_checkpoint(copy))
 
 
 def test_export_refuses_it_before_the_work(copy: Path, tmp_path: Path) -> None:

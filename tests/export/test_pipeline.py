@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from helpers.checkpoints import MAX_TOKENS
 from helpers.figures import figure
-from jobonnx import Encoder
+from jobonnx import Encoder, __version__
 from jobonnx.bundle.manifest import Bundle
 from jobonnx.cli.main import main
 from jobonnx.errors import JobonnxError
 from jobonnx.parity.measure import TOLERANCES, tolerance_violations
+from jobonnx_export import pipeline
 from jobonnx_export.pipeline import export
 from jobonnx_export.texts import parity_texts
 
@@ -295,6 +296,21 @@ def test_package_without_metadata_is_one_line_before_the_work(
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: exporting needs {package}; run: pip install")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("variants", "needed"), [(["fp16"], False), (["int8", "fp16"], False), (["fp16", "fp32"], True)])
+def test_only_the_portable_graph_needs_optimum(variants: list[str], needed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name in ("optimum", "optimum-onnx", "jobonnx"):  # jobonnx runs from its tree too
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("jobonnx_export.pipeline.version", version)
+    if needed:
+        with pytest.raises(PackageNotFoundError, match="optimum"):
+            pipeline._tools(variants)
+    else:
+        assert pipeline._tools(variants)["jobonnx"] == __version__
 
 
 @pytest.mark.parametrize("variants", [["int4"], ["fp32", "int4"], []])
