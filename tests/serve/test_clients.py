@@ -19,6 +19,7 @@ from helpers.service import Running, running
 from jobonnx import Encoder
 from jobonnx.arrays import Floats
 
+pytestmark = pytest.mark.medium
 TITLES = ["nurse", "Krankenschwester", "软件工程师", "nurse"]
 LATER = ROOT / "tests" / "serve" / "later_clients.py"
 

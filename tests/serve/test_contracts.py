@@ -20,6 +20,7 @@ from jobonnx.data.titles import read_titles
 from jobonnx.search.index import Index
 from jobonnx.serve.settings import MOST_BODY_BYTES, MOST_CHARACTERS, MOST_TEXTS
 
+pytestmark = pytest.mark.medium
 TITLES = ["nurse", "Krankenschwester", "软件工程师", "nurse", "", "enfermera de quirófano", "Nurse", "\ttab\n", "koch " * 100]
 TITLES += ["\U0001f469‍🍳"]
 

@@ -21,7 +21,7 @@ import pytest
 from helpers.service import CLIENT, PATIENCE, Running, running
 from jobonnx.serve import settings
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets of POSIX")
+pytestmark = [pytest.mark.medium, pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets of POSIX")]
 
 # Every engine below fails or hangs for a title whose row of token ids holds this one.
 POISON = "Giftmischer"

@@ -18,6 +18,7 @@ from helpers.service import CLIENT, Running, running
 from jobonnx import Encoder
 from jobonnx.search.index import Index
 
+pytestmark = pytest.mark.medium
 DEPLOY = ROOT / "deploy"
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 QUOTED = re.compile(r"jobonnx_[a-z_]+")
