@@ -150,8 +150,8 @@ class BuiltIn:
         """Nothing replaces them."""
         return None
 
-    def encode(self, sentences: list[str], *, normalize_embeddings: bool = True) -> Floats:
-        """Encode titles part by part, as `cached_index` wants it."""
+    def encode(self, sentences: list[str], *, prompt: str = "", normalize_embeddings: bool = True) -> Floats:
+        """Encode titles part by part, as `cached_index` wants it; it is given no prompt."""
         import numpy as np
 
         parts = []
