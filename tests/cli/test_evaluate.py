@@ -46,6 +46,7 @@ class StubEncoder:
         self.bundle = SimpleNamespace(
             model=SimpleNamespace(note=self.note, source="stub", prompts=prompts, default_prompt_name="document")
         )
+        self.prompts = prompts
         self.graph = SimpleNamespace(degraded=self.variant == "fp16")
         self.fingerprint = f"print-{self.variant}"
 
@@ -451,7 +452,7 @@ def test_a_signal_leaves_nothing_beside_the_run(tmp_path: Path, number: int) -> 
         "import numpy as np, jobonnx.cli, jobonnx.cli.evaluate as commands; from types import SimpleNamespace;"
         "model = SimpleNamespace(source='x', prompts={}, default_prompt_name=None);"
         "encode = lambda texts, **_: np.ones((len(texts), 8), np.float32) / np.float32(8) ** .5;"
-        "encoder = SimpleNamespace(variant='x', bundle=SimpleNamespace(model=model), encode=encode);"
+        "encoder = SimpleNamespace(variant='x', prompts={}, bundle=SimpleNamespace(model=model), encode=encode);"
         "commands.load = lambda *_, **__: encoder; jobonnx.cli.main()"
     )
     arguments = ["rank", "queries", "corpus", "-o", "run.trec", "--top-k", "2000"]

@@ -28,6 +28,7 @@ class StubEncoder:
         self.variant = variant or "int8"
         prompts = {"query": "query: ", "document": "document: ", "passage": "passage: "} if bundle == "prompted" else {}
         self.bundle = SimpleNamespace(model=SimpleNamespace(note="", source="stub", prompts=prompts, default_prompt_name=None))
+        self.prompts = prompts
         self.graph = SimpleNamespace(degraded=False)
         self.fingerprint = f"print-{bundle}-{self.variant}"
         self.dimension = DIMENSION
