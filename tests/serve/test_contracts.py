@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+import jobonnx
 from helpers.service import CLIENT, Running, refused, running
 from jobonnx import Encoder
 from jobonnx.arrays import Floats, unit
@@ -144,6 +147,24 @@ def test_prompts_are_the_models(service: Running) -> None:
     assert service.post("/embed", {"inputs": "nurse", "prompt_name": "query"}).status_code == 200
     reply = service.post("/embed", {"inputs": "nurse", "prompt_name": "other"})
     assert "this model has ['document', 'query']" in error_of(reply, 422)["message"]
+
+
+def test_match_puts_the_models_prompts_before_queries_and_titles(tmp_path: Path) -> None:
+    folder = tmp_path / "prompted"
+    shutil.copytree(Path(jobonnx.__file__).parent / "data" / "small", folder)
+    config = folder / "config_sentence_transformers.json"
+    prompts = {"query": "query: ", "document": "passage: "}
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"prompts": prompts}), encoding="utf-8")
+    titles = ["nurse", "cook", "Krankenschwester"]
+    with Encoder(folder) as encoder:
+        query, corpus = encoder.encode_query("head nurse"), encoder.encode_document(titles)
+        assert not np.allclose(query, encoder.encode("head nurse"), atol=0.01)
+        with Index.create(tmp_path / "index", encoder.fingerprint, encoder.dimension, prompts["document"]) as index:
+            index.add(titles, corpus, fingerprint=encoder.fingerprint, prompt=prompts["document"])
+    with running("-m", str(folder), "--index", str(tmp_path / "index")) as other:
+        (result,) = other.post("/match", {"titles": "head nurse", "top_k": 3}).json()["results"]
+    found = {match["title"]: match["score"] for match in result["matches"]}
+    assert found == pytest.approx(dict(zip(titles, corpus @ query, strict=True)), abs=1e-4)
 
 
 def test_similarity_gives_cosines(service: Running, small: Encoder) -> None:

@@ -97,16 +97,17 @@ class OnDisk:
 class BuiltIn:
     """The titles that come with the package, encoded in the background when they are first wanted, and kept in the user's cache."""
 
-    def __init__(self, fingerprint: str, dimension: int, encode: Callable[[list[str]], Floats]) -> None:
+    def __init__(self, fingerprint: str, dimension: int, prompt: str, encode: Callable[[list[str]], Floats]) -> None:
         """Encode nothing yet.
 
         Args:
             fingerprint: of the encoder.
             dimension: of its vectors.
+            prompt: what stands before every title when it is encoded.
             encode: makes vectors of unit length; called on a thread of its own, with few titles at once.
         """
         self.fingerprint, self.dimension = fingerprint, dimension
-        self._encode_part = encode
+        self._prompt, self._encode_part = prompt, encode
         self._titles = read_titles()
         self._done = 0
         self._found: Callable[[Floats, int], list[list[Match]]] | None = None
@@ -150,7 +151,7 @@ class BuiltIn:
         """Nothing replaces them."""
         return None
 
-    def encode(self, titles: list[str], /, *, prompt: str = "", normalize_embeddings: bool = True) -> Floats:
+    def encode(self, titles: list[str], /, *, prompt: str, normalize_embeddings: bool = True) -> Floats:
         """Encode titles part by part, as `cached_index` wants it."""
         import numpy as np
 
@@ -162,11 +163,11 @@ class BuiltIn:
 
     def _prepare(self) -> None:
         try:
-            index = cached_index(self._titles, self)
+            index = cached_index(self._titles, self, self._prompt)
             if index is not None:
                 self._found = lambda vectors, count: index.search(vectors, count, fingerprint=self.fingerprint)
                 return
-            corpus = self.encode(self._titles)  # a cache that cannot be written costs the time at every start
+            corpus = self.encode(self._titles, prompt=self._prompt)  # a cache that cannot be written costs the time at every start
             self._found = lambda vectors, count: _matches(self._titles, corpus, vectors, count)
         except Exception as error:
             self._error = error

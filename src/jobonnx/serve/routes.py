@@ -11,7 +11,7 @@ import msgspec
 
 from jobonnx import __version__
 from jobonnx.arrays import unit
-from jobonnx.prompts import choose_prompt
+from jobonnx.prompts import QUERY, choose_prompt, prompt_of
 from jobonnx.serve import vectors as write
 from jobonnx.serve.cache import Text
 from jobonnx.serve.http import Call, HttpError, Reply, json_reply
@@ -131,7 +131,8 @@ class Routes:
             raise HttpError(
                 422, f"there are {len(queries):,} titles, the limit is {MOST_QUERIES}; send fewer at once", param="titles"
             )
-        texts = self._with_prompt(self._texts(queries, "titles"), None)
+        before = prompt_of(self._encoder, QUERY)
+        texts = [before + text if isinstance(text, str) else text for text in self._texts(queries, "titles")]
         self._service.check_corpus()
         vectors = await self._service.embed(call, texts)
         found = await self._service.match(call, vectors if self._model.normalize else unit(vectors), request.top_k)

@@ -13,6 +13,7 @@ from typing import Any
 from jobonnx.arrays import Floats, unit
 from jobonnx.data.titles import read_titles
 from jobonnx.encoder import Encoder
+from jobonnx.prompts import DOCUMENT, prompt_of
 from jobonnx.serve.cache import Cache, Text
 from jobonnx.serve.http import Call, ClientLeftError, HttpError
 from jobonnx.serve.job import Job
@@ -44,7 +45,7 @@ class Service:
         if settings.index is not None:
             self.corpus = OnDisk(settings.index, encoder.fingerprint)
         else:
-            self.corpus = BuiltIn(encoder.fingerprint, encoder.dimension, self._encode_titles)
+            self.corpus = BuiltIn(encoder.fingerprint, encoder.dimension, prompt_of(encoder, DOCUMENT), self._encode_titles)
         self._searches = ThreadPoolExecutor(1, "jobonnx-search")
         self._waiting_searches = 0
         self._others = ThreadPoolExecutor(1, "jobonnx-other")  # what is rare and slow: /tokenize, warming up, the index
