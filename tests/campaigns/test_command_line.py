@@ -176,6 +176,8 @@ LONG: dict[tuple[str, ...], list[bytes]] = {
     ("export",): [b"--variant", b"absent"],
     ("match",): [b"--corpus", b"titles.txt"],
 }
+# Comes last, so that nothing else decides: a service that starts never ends.
+LAST: dict[tuple[str, ...], list[bytes]] = {("serve",): [b"--variant", b"absent"]}
 
 
 def likely(chances: random.Random, parameter: click.Parameter) -> bytes:
@@ -222,6 +224,7 @@ def line(chances: random.Random) -> list[bytes]:
         if parameter.required:
             many = max(many, 1)
         words += [word(chances, parameter) for _ in range(many)]
+    words += LAST.get(name, [])
     if chances.random() < 0.05:
         words.insert(chances.randrange(len(words)), chances.choice(ODD_WORDS))
     return [part.replace(b"\0", b"") for part in words]
@@ -319,6 +322,7 @@ def test_nul_and_surrogates_in_every_parameter(
             value = odd if parameter is spoilt else os.fsdecode(likely(chances, parameter))
             values = [value] * max(1, parameter.nargs)
             words += [parameter.opts[-1], *values] if isinstance(parameter, click.Option) else values
+        words += [part.decode() for part in LAST.get(name, [])]
         done = CliRunner().invoke(main, words, input="Koch\n")
         assert done.exception is None or isinstance(done.exception, SystemExit), f"{words}: {done.exception!r}"
         errors = [text for text in done.stderr.splitlines() if text.startswith("Error: ")]

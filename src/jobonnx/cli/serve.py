@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 
 from jobonnx.cli.options import FILE, encoder_options, load
 from jobonnx.errors import JobonnxError
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-zA-Z0-9.:\[\]-]+")
 
 
 def _from_environment(command: click.Command) -> click.Command:
@@ -19,6 +22,16 @@ def _from_environment(command: click.Command) -> click.Command:
             parameter.envvar = f"JOBONNX_{parameter.opts[-1].lstrip('-').replace('-', '_').upper()}"
             parameter.show_envvar = True
     return command
+
+
+def _origins(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what no browser sends as an origin: the reply's header would hold it as it is."""
+    for value in values:
+        if value != "*" and not _ORIGIN.fullmatch(value):
+            raise click.BadParameter(
+                f"{value!r} is no origin; write it as https://example.org or http://localhost:3000, or * for all"
+            )
+    return values
 
 
 @click.command()
@@ -52,7 +65,14 @@ def _from_environment(command: click.Command) -> click.Command:
 )
 @click.option("--accept-token-ids", is_flag=True, help="Take token ids in place of texts; they have to be this model's.")
 @click.option("--shared-cores", is_flag=True, help="Other processes keep the cores busy: use half of them, and never spin.")
-@click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN", help="Let pages of this origin call the service.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    callback=_origins,
+    help="Let pages of this origin call the service.",
+)
 @encoder_options
 def serve(
     host: str,
