@@ -6,7 +6,6 @@ docs/integrations.md has the same table in words, and tests/test_compatibility.p
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import os
@@ -329,6 +328,8 @@ class Surface:
         Returns:
             What `encode` returns.
         """
+        import asyncio
+
         with stoppable() as stop:
             try:
                 vectors: Floats = await asyncio.to_thread(self.encode, *arguments, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
@@ -32,7 +31,9 @@ def _stoppable(advance: Callable[[int], object]) -> Callable[[int], None]:
 
     def step(items: int) -> None:
         if stop is not None and stop.is_set():
-            raise asyncio.CancelledError  # nobody waits for the result any more
+            from asyncio import CancelledError  # takes a tenth as long to import as all of a short command
+
+            raise CancelledError  # nobody waits for the result any more
         advance(items)
 
     return step

@@ -64,7 +64,7 @@ def test_another_graph_model_or_version_has_another_folder(graph: Path, tmp_path
     first = folder()
     assert folder() == first
     others = [folder(tensors_sha256="u" * 64), folder(max_tokens=96), engine_options(graph, MODEL, "1.32")["trt_engine_cache_path"]]
-    monkeypatch.setattr("jobonnx.runtime.providers.tensorrt.version", lambda package: "10.16")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "10.16")
     others.append(folder())
     graph.write_bytes(b"another graph")
     others.append(folder())

@@ -7,7 +7,6 @@ import importlib
 import json
 import logging
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +93,8 @@ def _engine_folder(key: str) -> Path | None:
 
 
 def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     for package in ("tensorrt-cu13", "tensorrt"):
         with suppress(PackageNotFoundError):
             return version(package)
