@@ -39,12 +39,13 @@ def forged(folder: Path, name: str, content: bytes) -> Path:
 @pytest.mark.medium
 @pytest.mark.parametrize("output", ["t.jsonl", "./t.jsonl", "link.jsonl"])
 def test_encode_does_not_write_over_its_input(tmp_path: Path, output: str) -> None:
-    (tmp_path / "t.jsonl").write_text("cook\n")
+    content = '{"title": "cook"}\n'
+    (tmp_path / "t.jsonl").write_text(content)
     (tmp_path / "link.jsonl").symlink_to("t.jsonl")
-    status, said = run("encode", "--file", "t.jsonl", "-o", output, cwd=tmp_path)
+    status, said = run("encode", "--file", "t.jsonl", "--column", "title", "-o", output, cwd=tmp_path)
     assert (status, len(said)) == (1, 1)
     assert "is the input t.jsonl too and would be lost" in said[0]
-    assert (tmp_path / "t.jsonl").read_text() == "cook\n"
+    assert (tmp_path / "t.jsonl").read_text() == content
 
 
 @pytest.mark.parametrize("name", ["", " "])

@@ -173,7 +173,7 @@ def test_rejected_variant_is_left_out_with_its_figures_and_exit_status_1(
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
     assert "left out" in done.output
-    assert "warning: int8 (cpu) missed its tolerance and was left out" in done.stderr
+    assert "warning: int8 (cpu, portable) missed its tolerance and was left out" in done.stderr
     opened = Bundle.open(place / "out")
     assert opened.variants == ("fp16",)
     assert opened.default_variant == "fp16"
@@ -189,7 +189,7 @@ def test_rejected_variant_that_nobody_asked_for_is_a_warning(
 ) -> None:
     done = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(place / "out")])
     assert done.exit_code == 0
-    assert "warning: int8 (cpu) missed its tolerance and was left out" in done.stderr
+    assert "warning: int8 (cpu, portable) missed its tolerance and was left out" in done.stderr
     assert "int8" not in Bundle.open(place / "out").variants
 
 

@@ -25,7 +25,7 @@ print(json.dumps({"name": found.name, "revision": found.revision, "files": files
 """
 SETTINGS = {name: name.encode() for name in ("config.json", "modules.json", "tokenizer.json", "1_Pooling/config.json")}
 CHECKPOINT = SETTINGS | {"model.safetensors": b"tensors"}
-UNUSED = {"onnx/model.onnx": b"graph", "onnx/config.json": b"{}", "README.md": b"card", "pytorch_model.bin": b"the same again"}
+UNUSED = {"onnx/model.onnx": b"graph", "onnx/config.json": b"{}", "pytorch_model.bin": b"the same again"}
 
 
 def test_folder_is_named_without_its_path(tmp_path: Path) -> None:
@@ -60,9 +60,10 @@ def test_revision_is_resolved_to_the_commit(hub: Hub, asked: str | None) -> None
 
 
 def test_only_what_is_needed_is_downloaded(hub: Hub) -> None:
-    hub.push(NAME, CHECKPOINT | UNUSED)
-    assert _located(hub.run(LOCATE, NAME))["files"] == sorted(CHECKPOINT)
-    assert sorted(hub.downloads) == sorted(CHECKPOINT)
+    needed = CHECKPOINT | {"README.md": b"card", "LICENSE": b"terms"}  # both go into the bundle
+    hub.push(NAME, needed | UNUSED)
+    assert _located(hub.run(LOCATE, NAME))["files"] == sorted(needed)
+    assert sorted(hub.downloads) == sorted(needed)
 
 
 @pytest.mark.parametrize("folder", ["", "0_Transformer/"])

@@ -301,7 +301,8 @@ def test_metrics_count_what_happened() -> None:
         assert other.metric('jobonnx_requests_total{route="/v1/embeddings",status="422"}') == 1
         assert other.metric("jobonnx_cache_hits_total") == 1
         assert other.metric("jobonnx_titles_total") == 3
-        assert other.metric('jobonnx_tokens_total{kind="padded"}') >= other.metric('jobonnx_tokens_total{kind="real"}') > 0
+        real = other.metric('jobonnx_tokens_total{kind="real"}')  # the built-in titles are computed meanwhile, so it is asked first
+        assert other.metric('jobonnx_tokens_total{kind="padded"}') >= real > 0
         for name in ("tokenize", "queue", "compute"):
             assert other.metric(f"jobonnx_{name}_seconds_count") == 1, name
         assert other.metric('jobonnx_request_seconds_count{route="/v1/embeddings"}') == 3

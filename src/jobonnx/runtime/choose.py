@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobonnx.arguments import whole
-from jobonnx.bundle.manifest import Bundle, Graph
+from jobonnx.bundle.manifest import PORTABLE, Bundle, Graph
 from jobonnx.errors import JobonnxError, ProviderUnavailableError
 from jobonnx.runtime.machine import available_threads
 from jobonnx.runtime.providers import AUTO, EVERYWHERE, find_provider
@@ -66,7 +66,7 @@ def choose(bundle: Bundle, variant: str | None, provider: str, threads: int | No
         for found, graph, reason in candidates
         if reason and (graph is not None or provider != "auto" or found.name == EVERYWHERE)
     ]
-    targets = ", ".join(graph.target for graph in bundle.graphs if graph.variant == variant)
+    targets = ", ".join(graph.target for graph in bundle.graphs if graph.variant == variant and graph.target != PORTABLE)
     lacking = (
         f"{bundle.folder} has no {variant} graph for provider {provider!r} (it has one for {targets}); "
         "pick a variant that was exported for it, or another provider"
