@@ -102,18 +102,19 @@ def test_tolerances_are_the_ones_promised() -> None:
     } == TOLERANCES
 
 
-# Measured on 2,987 ESCO and O*NET titles with multilingual-e5-small, but bf16's on the parity texts: see decision 20.
+# What an export of multilingual-e5-small measured; the last is int8-static as it was, on 2,987 titles (decision 20), None not known.
 E5 = {
-    "bf16": (Parity(2000, 0.9980, 0.9999, 0.99, 0.9998, 0.01, 0.985, 0.999, 0.997), True),
-    "int8": (Parity(2000, 0.9993, 0.9995, 0.9952, 0.9983, 0.01, 0.9511, 0.9974, 0.9926), True),
-    "int8-static": (Parity(2000, 0.9898, 0.9950, 0.9328, 0.9826, 0.05, 0.8417, 0.9666, 0.9464), False),
+    "bf16": (Parity(2201, 0.99801, 0.99998, 0.98715, 0.99989, 0.01039, 0.98560, 0.99986, 0.99862), True),
+    "int8": (Parity(2201, 0.99670, 0.99970, 0.98101, 0.99832, 0.01400, 0.94934, 0.99772, 0.99233), True),
+    "int8-static": (Parity(2201, 0.99617, 0.99962, 0.97498, 0.99786, 0.01806, 0.94512, 0.99708, 0.99086), True),
+    "int8-static before": (Parity(2987, 0.9898, None, None, 0.9826, None, 0.8417, 0.9666, 0.9464), False),
 }
 
 
-@pytest.mark.parametrize("variant", E5)
-def test_bf16_and_int8_of_a_trained_encoder_pass_and_one_scale_for_a_massive_activation_does_not(variant: str) -> None:
-    parity, passes = E5[variant]
-    assert (tolerance_violations(variant, parity) == []) == passes
+@pytest.mark.parametrize("name", E5)
+def test_bf16_and_int8_of_a_trained_encoder_pass_and_one_scale_for_a_massive_activation_does_not(name: str) -> None:
+    parity, passes = E5[name]
+    assert (tolerance_violations(name.split()[0], parity) == []) == passes
 
 
 @pytest.mark.parametrize("variant", TOLERANCES)
