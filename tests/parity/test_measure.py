@@ -102,7 +102,7 @@ def test_tolerances_are_the_ones_promised() -> None:
     } == TOLERANCES
 
 
-# What an export of multilingual-e5-small measured; the last is int8-static as it was, on 2,987 titles (decision 20), None not known.
+# What an export of multilingual-e5-small measured; the last is int8-static as it was (decision 20), None is not known.
 E5 = {
     "bf16": (Parity(2201, 0.99801, 0.99998, 0.98715, 0.99989, 0.01039, 0.98560, 0.99986, 0.99862), True),
     "int8": (Parity(2201, 0.99670, 0.99970, 0.98101, 0.99832, 0.01400, 0.94934, 0.99772, 0.99233), True),
