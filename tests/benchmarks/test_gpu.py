@@ -21,6 +21,8 @@ import prepare  # noqa: E402
 import run  # noqa: E402
 from fatbin import blank_other_gpus  # noqa: E402
 
+pytestmark = pytest.mark.medium
+
 
 def container(*entries: tuple[int, bytes]) -> bytes:
     """A container of machine code: compute capability and code of each entry."""

@@ -22,6 +22,8 @@ from jobonnx.errors import JobonnxError
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def titles(tmp_path: Path) -> Path:
@@ -228,7 +230,6 @@ def damage_gzip(path: Path) -> Path:
     return packed
 
 
-@pytest.mark.medium
 def test_what_was_read_of_a_truncated_gzip_stays(tmp_path: Path) -> None:
     chances = np.random.default_rng(0)
     path = write_titles(tmp_path / "a.jsonl", [f"cook {number}" for number in chances.integers(0, 1 << 60, 60_000)])

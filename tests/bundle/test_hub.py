@@ -14,6 +14,8 @@ from helpers.hub_server import CLI, CLOSED, Hub, read_files
 from jobonnx import Encoder
 from jobonnx.bundle.integrity import with_checksum
 
+pytestmark = pytest.mark.medium
+
 NAME = "somebody/bundle"
 ENCODE = """
 import sys, json

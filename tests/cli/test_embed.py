@@ -23,6 +23,8 @@ from jobonnx.data.titles import read_titles
 from jobonnx.errors import JobonnxError
 from jobonnx.search.index import Index
 
+pytestmark = pytest.mark.medium
+
 pytest.importorskip("pyarrow")
 
 TITLES = [*read_titles()[::700], "nurse", "Koch " * 400, "nurse", "", "護士"]
