@@ -76,3 +76,9 @@ def write_sources(folder: Path) -> Path:
     lines = [f'4,6-01-{index // 10:02}-{index:02},0,{name},,,0,"{name},高级{name}"' for index, name in enumerate(names)]
     (folder / "csco.csv").write_text("\n".join(["level,code,code_num,name,definition,tasks,n,alias", *lines]), "utf-8")
     return folder
+
+
+def source_options(folder: Path) -> list[str]:
+    """The options that name the sources that `write_sources` wrote."""
+    more, china = str(folder / "more"), str(folder / "csco.csv")
+    return ["--esco", str(folder), "--esco-more", more, "--onet", str(folder), "--csco", china]

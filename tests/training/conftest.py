@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from helpers.training import GERMAN, PLACES, TINY, TRADES, lexicon_rows, write_sources, written_groups
+from helpers.training import GERMAN, PLACES, TINY, TRADES, lexicon_rows, source_options, write_sources, written_groups
 from jobonnx_train import runs
 from jobonnx_train.model import build
 from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
@@ -70,16 +70,7 @@ def small_arguments(sources: Path, tokenizer_folder: Path, tmp_path: Path, monke
         "arguments.disable_tqdm": True,
     }
     return [
-        *(
-            "--esco",
-            str(sources),
-            "--esco-more",
-            str(sources / "more"),
-            "--onet",
-            str(sources),
-            "--csco",
-            str(sources / "csco.csv"),
-        ),
+        *source_options(sources),
         *("--output", str(tmp_path / "run")),
         *(part for name, value in changes.items() for part in ("--set", f"{name}={json.dumps(value)}")),
     ]

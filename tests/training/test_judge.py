@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from helpers.training import lexicon_rows, written_groups
+from helpers.training import lexicon_rows, source_options, written_groups
 from jobonnx.arrays import Floats
 from jobonnx_train import judge, runs
 from jobonnx_train.model import save_half
@@ -65,18 +65,8 @@ def test_the_command_judges_two_checkpoints(
     monkeypatch.setattr(runs, "read_lexicon", lexicon_rows)
     monkeypatch.setattr(runs, "read_written", written_groups)
     save_half(tiny, tmp_path / "checkpoint")
-    place = [
-        "--esco",
-        str(sources),
-        "--esco-more",
-        str(sources / "more"),
-        "--onet",
-        str(sources),
-        "--csco",
-        str(sources / "csco.csv"),
-    ]
     beside = ["--beside", str(tmp_path / "checkpoint"), "--beside-prompt", "query: "]
-    judge.main([str(tmp_path / "checkpoint"), *beside, "--output", str(tmp_path / "scores.json"), *place])
+    judge.main([str(tmp_path / "checkpoint"), *beside, "--output", str(tmp_path / "scores.json"), *source_options(sources)])
     scores = json.loads((tmp_path / "scores.json").read_text("utf-8"))
     assert set(scores) == {"tfidf", "model", "beside"}
     assert scores["model"]["full_de capitals"] == pytest.approx(1)  # the tokenizer folds them

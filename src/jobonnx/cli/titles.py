@@ -20,7 +20,7 @@ from jobonnx.files import replaced, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
-    from jobonnx.arrays import Floats
+    pass
 
 _WORTH_KEEPING = 1000  # titles of a corpus; a smaller one is encoded in less time than it takes to look it up
 
@@ -91,7 +91,7 @@ def match(
     The vectors of a large corpus are kept in your cache, so that only the first call has to encode it.
     """
     from jobonnx.data.titles import read_titles
-    from jobonnx.search.corpus import cached_index
+    from jobonnx.search.corpus import cached_index, nearest_titles
 
     if column is not None and corpus is None:
         raise click.UsageError("--column names a column of a --corpus; give one")
@@ -105,27 +105,18 @@ def match(
     index = None if no_cache or len(titles) < _WORTH_KEEPING else cached_index(titles, encoder, before_title)
     vectors = encoder.encode(list(queries), prompt=before_query, normalize_embeddings=True)
     if index is None:
-        found = _ranked(vectors, encoder.encode(titles, prompt=before_title, normalize_embeddings=True), titles, top_k)
+        found = nearest_titles(vectors, titles, encoder.encode(titles, prompt=before_title, normalize_embeddings=True), top_k)
     else:
         with index:
-            matches = index.search(vectors, top_k, fingerprint=encoder.fingerprint)
-        found = [[(match.score, match.title) for match in row] for row in matches]
+            found = index.search(vectors, top_k, fingerprint=encoder.fingerprint)
     for query, ranked in zip(queries, found, strict=True):
         if as_json:
-            listed = [{"title": title, "score": score} for score, title in ranked]
+            listed = [{"title": match.title, "score": match.score} for match in ranked]
             click.echo(json.dumps({"query": query, "matches": listed}, ensure_ascii=False))
             continue
         click.secho(query, bold=True)
-        for score, title in ranked:
-            click.echo(f"  {score:.3f}  {title}")
-
-
-def _ranked(queries: Floats, corpus: Floats, titles: list[str], top_k: int) -> list[list[tuple[float, str]]]:
-    """Rank a corpus for each query by their vectors: scores and titles, best first."""
-    from jobonnx.search.topk import top_k as nearest
-
-    scores, places = nearest(queries, corpus, top_k)
-    return [[(float(s), titles[i]) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
+        for match in ranked:
+            click.echo(f"  {match.score:.3f}  {match.title}")
 
 
 def _read_titles(texts: tuple[str, ...], path: Path | None, column: str | None) -> list[str]:

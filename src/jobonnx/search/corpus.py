@@ -15,7 +15,8 @@ from typing import Protocol
 from jobonnx.arrays import Floats
 from jobonnx.errors import JobonnxError
 from jobonnx.files import cache_folder, new_folder
-from jobonnx.search.index import Index
+from jobonnx.search.index import Index, Match
+from jobonnx.search.topk import top_k
 
 _KEPT = 8  # corpora in the cache; the one used longest ago goes first
 _log = logging.getLogger(__name__)
@@ -68,6 +69,22 @@ def cached_index(titles: Sequence[str], encoder: TitleEncoder, prompt: str = "")
     except (JobonnxError, OSError) as error:  # or another process was faster
         _log.info("%s; the corpus is encoded each time", error)
     return _open(folder, titles, encoder, prompt)
+
+
+def nearest_titles(queries: Floats, titles: Sequence[str], corpus: Floats, k: int) -> list[list[Match]]:
+    """Find the `k` titles nearest to each query where there is no index.
+
+    Args:
+        queries: float32 [queries, dimension], of unit length.
+        titles: the corpus.
+        corpus: its vectors, float32 [titles, dimension], of unit length.
+        k: most titles per query.
+
+    Returns:
+        For each query its titles, best first, without ids.
+    """
+    scores, places = top_k(queries, corpus, k)
+    return [[Match(titles[i], float(s)) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]
 
 
 def _open(folder: Path, titles: Sequence[str], encoder: TitleEncoder, prompt: str) -> Index | None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from jobonnx.arrays import Floats
 from jobonnx.data.titles import read_titles
 from jobonnx.errors import JobonnxError
-from jobonnx.search.corpus import cached_index
+from jobonnx.search.corpus import cached_index, nearest_titles
 from jobonnx.search.index import Index, Match
 from jobonnx.search.store import DATABASE
-from jobonnx.search.topk import top_k as nearest
 
 _PART = 128  # built-in titles that are encoded at once, so that requests come between
 
@@ -168,13 +167,8 @@ class BuiltIn:
                 self._found = lambda vectors, count: index.search(vectors, count, fingerprint=self.fingerprint)
                 return
             corpus = self.encode(self._titles, prompt=self._prompt)  # a cache that cannot be written costs the time at every start
-            self._found = lambda vectors, count: _matches(self._titles, corpus, vectors, count)
+            self._found = lambda vectors, count: nearest_titles(vectors, self._titles, corpus, count)
         except Exception as error:
             self._error = error
             with self._lock:
                 self._thread = None  # the next request tries again
-
-
-def _matches(titles: Sequence[str], corpus: Floats, vectors: Floats, count: int) -> list[list[Match]]:
-    scores, places = nearest(vectors, corpus, count)
-    return [[Match(titles[i], float(s)) for s, i in zip(*row, strict=True)] for row in zip(scores, places, strict=True)]

@@ -131,8 +131,7 @@ class Routes:
             raise HttpError(
                 422, f"there are {len(queries):,} titles, the limit is {MOST_QUERIES}; send fewer at once", param="titles"
             )
-        before = prompt_of(self._encoder, QUERY)
-        texts = [before + text if isinstance(text, str) else text for text in self._texts(queries, "titles")]
+        texts = _behind(prompt_of(self._encoder, QUERY), self._texts(queries, "titles"))
         self._service.check_corpus()
         vectors = await self._service.embed(call, texts)
         found = await self._service.match(call, vectors if self._model.normalize else unit(vectors), request.top_k)
@@ -256,12 +255,12 @@ class Routes:
         return tuple(row)
 
     def _with_prompt(self, texts: list[Text], name: str | None) -> list[Text]:
-        """Put the prompt before every text, as Encoder.encode does; token ids are complete."""
+        """Put the prompt before every text, as Encoder.encode does."""
         try:
             before = choose_prompt(self._encoder.prompts, self._encoder.default_prompt_name, name, None)
         except ValueError as error:
             raise HttpError(422, str(error), param="prompt_name") from None
-        return [before + text if isinstance(text, str) else text for text in texts] if before else texts
+        return _behind(before, texts)
 
     async def _check_truncation(self, texts: list[Text], request: EmbedRequest | SimilarityParameters) -> None:
         direction = (request.truncation_direction or "").lower()
@@ -285,3 +284,8 @@ def _state(problem: str | None) -> Reply:
     if problem is None:
         return Reply(b'{"status":"ok"}')
     raise HttpError(503, problem, code="unavailable", headers={"Retry-After": "1"})
+
+
+def _behind(prompt: str, texts: list[Text]) -> list[Text]:
+    """Put a prompt before every text; token ids are complete."""
+    return [prompt + text if isinstance(text, str) else text for text in texts] if prompt else texts
