@@ -24,6 +24,7 @@ from jobonnx.serve.operation import Operation
 from jobonnx.serve.routes import Routes
 from jobonnx.serve.service import Service
 from jobonnx.serve.settings import ServeSettings
+from jobonnx.serve.tracing import Spans
 
 _LEFT = 499  # nginx's status for a client that closed the connection
 _QUIET = {"/health", "/ready", "/metrics"}  # probes, which would drown the log
@@ -32,13 +33,19 @@ _QUIET = {"/health", "/ready", "/metrics"}  # probes, which would drown the log
 class App:
     """The service over HTTP."""
 
-    def __init__(self, encoder: Encoder, settings: ServeSettings, log: Log) -> None:
+    def __init__(self, encoder: Encoder, settings: ServeSettings, log: Log, spans: Spans | None = None) -> None:
         """Open the index; nothing is computed yet.
+
+        Args:
+            encoder: the model.
+            settings: what an operator decides.
+            log: for a line per request.
+            spans: is told of every request but the probes'; None for no traces.
 
         Raises:
             JobonnxError: there is no index where the settings say, or its vectors are of another encoder.
         """
-        self.settings, self._log = settings, log
+        self.settings, self._log, self._spans = settings, log, spans
         self.metrics = Metrics()
         self.service = Service(encoder, settings, self.metrics, log)
         self._bodies = Bodies()
@@ -116,6 +123,8 @@ class App:
         self.metrics.requests.labels(call.route, str(status)).inc()
         self.metrics.request_seconds.labels(call.route).observe(seconds)
         if call.route not in _QUIET:
+            if self._spans is not None:
+                self._spans.record(call, status)
             self._log.line(
                 "request",
                 request=call.id,

@@ -51,15 +51,16 @@ class Cache:
 
     def put(self, text: Text, vector: Floats, tokens: int) -> None:
         """Keep a vector, as a copy: a row of a batch would keep the whole batch in memory."""
-        size = _size(text, vector)
+        size = size_of(text, vector)
         if size > self.most_bytes or text in self._entries:
             return
         self._entries[text] = Cached(np.array(vector), tokens)
         self.bytes += size
         while self.bytes > self.most_bytes:
             old, entry = self._entries.popitem(last=False)
-            self.bytes -= _size(old, entry.vector)
+            self.bytes -= size_of(old, entry.vector)
 
 
-def _size(text: Text, vector: Floats) -> int:
+def size_of(text: Text, vector: Floats) -> int:
+    """Return the bytes that an entry of the cache takes."""
     return _ENTRY + sys.getsizeof(text) + vector.nbytes

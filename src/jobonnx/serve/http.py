@@ -84,7 +84,7 @@ class Call:
         id: the client's, or one of ours.
         route: the path as it stands in the list of routes, for metrics; never what the client sent.
         titles, tokens, hits: what it was about.
-        timings: seconds of each stage, for Server-Timing.
+        stages: when each stage began, on `time.monotonic`'s clock, and its seconds, for Server-Timing and traces.
     """
 
     def __init__(self, scope: Any, receive: Any, bodies: Bodies) -> None:
@@ -92,7 +92,7 @@ class Call:
         self.started = time.monotonic()
         self.route = "other"
         self.titles = self.tokens = self.hits = 0
-        self.timings: dict[str, float] = {}
+        self.stages: dict[str, tuple[float, float]] = {}
         given = self.header(b"x-request-id")
         self.id = given.decode() if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
@@ -140,7 +140,7 @@ class Call:
 
     def server_timing(self) -> str:
         """Make the header: stages in milliseconds, and the total."""
-        stages = [*self.timings.items(), ("total", time.monotonic() - self.started)]
+        stages = [*((name, seconds) for name, (_, seconds) in self.stages.items()), ("total", time.monotonic() - self.started)]
         return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages)
 
 

@@ -66,8 +66,8 @@ class Metrics:
         self._real.inc(batch.tokens)
         self._padded.inc(batch.padded_tokens)
 
-    def job(self, job: Job) -> dict[str, float]:
-        """Count a job that has its vectors; return the seconds of its stages."""
+    def job(self, job: Job) -> dict[str, tuple[float, float]]:
+        """Count a job that has its vectors; return when each of its stages began, and their seconds."""
         if job.hits:
             self.hits.inc(job.hits)
         self.titles.inc(len(job))
@@ -75,8 +75,12 @@ class Metrics:
             return {}
         ready = job.ready or job.submitted
         started = max(job.started or ready, ready)
-        stages = {"tokenize": ready - job.submitted, "queue": started - ready, "compute": job.finished - started}
-        for name, seconds in stages.items():
+        stages = {
+            "tokenize": (job.submitted, ready - job.submitted),
+            "queue": (ready, started - ready),
+            "compute": (started, job.finished - started),
+        }
+        for name, (_, seconds) in stages.items():
             self.stage(name, seconds)
         return stages
 

@@ -23,6 +23,7 @@ from jobonnx.errors import JobonnxError, reason
 from jobonnx.serve.app import App
 from jobonnx.serve.logs import Handler, Log
 from jobonnx.serve.settings import HEADER_SECONDS, KEEP_ALIVE_SECONDS, MOST_HEADER_BYTES, ServeSettings
+from jobonnx.serve.tracing import spans_of_environment
 
 _BACKLOG = 2048
 _SWITCH_SECONDS = (
@@ -66,11 +67,13 @@ def run(encoder: Encoder, settings: ServeSettings, opened: socket.socket) -> Non
         opened: what `bind` gave.
 
     Raises:
-        JobonnxError: there is no index where the settings say, or its vectors are of another encoder.
+        JobonnxError: there is no index where the settings say, or its vectors are of another encoder; or the OTEL_ variables ask
+            for traces that no installed package can send.
     """
+    spans = spans_of_environment()
     log = Log()
     with _logging_to(log):
-        app = App(encoder, settings, log)
+        app = App(encoder, settings, log, spans)
         config = uvicorn.Config(
             app,
             http=_Protocol,
@@ -92,6 +95,8 @@ def run(encoder: Encoder, settings: ServeSettings, opened: socket.socket) -> Non
         finally:
             if settings.uds is not None:
                 settings.uds.unlink(missing_ok=True)
+            if spans is not None:
+                spans.close()
             log.line("stopped")
             log.close()
 
@@ -199,18 +204,22 @@ def _named(opened: socket.socket) -> str:
 @contextlib.contextmanager
 def _logging_to(log: Log) -> Iterator[None]:
     """Let what libraries log go to the service's log."""
-    ours, servers = logging.getLogger("jobonnx"), logging.getLogger("uvicorn")
-    handlers, levels, propagates = ours.handlers[:], (ours.level, servers.level), (ours.propagate, servers.propagate)
+    levels = {"jobonnx": logging.INFO, "uvicorn": logging.WARNING, "opentelemetry": logging.WARNING}
+    before = {name: _state(logging.getLogger(name)) for name in levels}
     handler = Handler(log)
-    ours.handlers = [handler]
-    servers.handlers = [handler]
-    ours.setLevel(logging.INFO)
-    servers.setLevel(logging.WARNING)
-    ours.propagate = servers.propagate = False
+    for name, level in levels.items():
+        _set_state(logging.getLogger(name), ([handler], level, False))
     try:
         yield
     finally:
-        ours.handlers, servers.handlers = handlers, []
-        ours.setLevel(levels[0])
-        servers.setLevel(levels[1])
-        ours.propagate, servers.propagate = propagates
+        for name, state in before.items():
+            _set_state(logging.getLogger(name), state)
+
+
+def _state(logger: logging.Logger) -> tuple[list[logging.Handler], int, bool]:
+    return logger.handlers[:], logger.level, logger.propagate
+
+
+def _set_state(logger: logging.Logger, state: tuple[list[logging.Handler], int, bool]) -> None:
+    logger.handlers, level, logger.propagate = state
+    logger.setLevel(level)

@@ -148,7 +148,7 @@ class Service:
             raise _refused(job.error)
         assert job.vectors is not None, "a job without an error has its vectors"
         call.titles, call.tokens, call.hits = len(texts), job.tokens, job.hits
-        call.timings |= self.metrics.job(job)
+        call.stages |= self.metrics.job(job)
         return job.vectors
 
     async def _wait(self, call: Call, scheduler: Scheduler, job: Job, future: asyncio.Future[None], deadline: float) -> None:
@@ -198,8 +198,8 @@ class Service:
             found = await self._loop.run_in_executor(self._searches, self.corpus.search, vectors, count)
         finally:
             self._waiting_searches -= 1
-        call.timings["search"] = time.monotonic() - start
-        self.metrics.stage("search", call.timings["search"])
+        call.stages["search"] = (start, time.monotonic() - start)
+        self.metrics.stage("search", call.stages["search"][1])
         return found
 
     async def aside(self, work: Any, *arguments: Any) -> Any:
