@@ -1,8 +1,5 @@
 -- Closed loop: request bodies from a file, one per line, each client's next one in turn; the result as one line of JSON.
 local bodies, place = {}, 0
-local threads = {}
-
-function setup(thread) table.insert(threads, thread) end
 
 function init(args)
   for line in io.lines(args[1]) do bodies[#bodies + 1] = line end
@@ -18,8 +15,9 @@ end
 
 function done(summary, latency, requests)
   local errors = summary.errors
+  local broken = errors.connect + errors.read + errors.write + errors.timeout
   io.write(string.format(
-    'JSON {"requests": %d, "seconds": %f, "p50_ms": %f, "p90_ms": %f, "p99_ms": %f, "failed": %d, "bytes": %d}\n',
+    'JSON {"requests": %d, "seconds": %f, "p50_ms": %f, "p90_ms": %f, "p99_ms": %f, "failed": %d, "broken": %d}\n',
     summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(90) / 1e3, latency:percentile(99) / 1e3,
-    errors.status + errors.connect + errors.read + errors.write + errors.timeout, summary.bytes))
+    errors.status + broken, broken))
 end

@@ -1,4 +1,4 @@
-"""What many teams write first: FastAPI, and sentence-transformers' encode in a thread: CHECKPOINT PORT are its arguments."""
+"""What many teams write first: FastAPI, and sentence-transformers' encode in a thread: CHECKPOINT --port PORT are its arguments."""
 
 # mypy: ignore-errors
 
@@ -38,4 +38,4 @@ def embeddings(request: Request) -> dict[str, Any]:  # no `async`: FastAPI runs 
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[3]), log_level="warning", access_log=False)
