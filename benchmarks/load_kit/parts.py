@@ -159,7 +159,8 @@ def twice(run: Run) -> Points:
         others = {status: count for status, count in found["statuses"].items() if status not in ("200", "429")}
         refused = found["statuses"].get("429", 0)
         share = {"goodput_share": found["good_per_second"] / run.capacity, "deadline_ms": _DEADLINE_MS}
-        clean = refused / max(1, refused + sum(others.values()) + found["unanswered"])
+        all_refused = refused + sum(others.values()) + found["unanswered"]
+        clean = refused / all_refused if all_refused else 1.0
         yield "twice", found | share | {"refused": refused, "clean_refusals_share": clean}
 
 
@@ -271,7 +272,9 @@ def _peer_commands(run: Run) -> dict[str, list[str]]:
         options = ["--device", "cpu", "--engine", "torch", "--url-prefix", "/v1", "--host", "127.0.0.1", "--log-level", "warning"]
         commands["infinity-emb"] = [run.infinity, "v2", "--model-id", run.checkpoint, *options, "--port"]
     if not commands:
-        raise SystemExit("no peer is named; see benchmarks/peers/serve.txt, and give --fastapi PYTHON and --infinity PROGRAM")
+        raise SystemExit(
+            "no peer is named; see benchmarks/peers/serve.txt and infinity.txt, and give --fastapi PYTHON and --infinity PROGRAM"
+        )
     return commands
 
 

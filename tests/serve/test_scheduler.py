@@ -429,6 +429,31 @@ def test_a_queue_too_long_for_the_deadline_is_refused_at_once(make: Make) -> Non
     bench.submit("patient", deadline=time.monotonic() + 1000)
 
 
+def test_a_request_is_refused_before_the_queue_fills_its_whole_deadline(make: Make) -> None:
+    bench = make(queue=100_000, rate=10.0)
+    bench.busy()
+    for number in range(9):  # 3 tokens each, so 2.8 s with the busy one
+        bench.submit(f"title{number}")
+    with pytest.raises(OverloadedError):
+        bench.submit("late", deadline=time.monotonic() + 3.4)
+    bench.submit("in time", deadline=time.monotonic() + 5)
+
+
+def test_the_measured_rate_counts_the_time_around_the_engine(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make(rate=1e6)
+    tokenize = bench.encoder.tokenize
+
+    def slowly(texts: Sequence[str]) -> list[list[int]]:
+        time.sleep(0.01)
+        return tokenize(texts)
+
+    monkeypatch.setattr(bench.encoder, "tokenize", slowly)
+    monkeypatch.setattr("jobonnx.serve.scheduler._LONGEST_BATCH_SECONDS", 1e-5)
+    for number in range(10):
+        bench.result(bench.submit(*titles(10, name=f"{number}-")))
+    assert (bench.scheduler.tokens_per_second or 0) < 5e5, "the engine alone is as fast as before"
+
+
 def test_a_large_request_in_the_queue_does_not_make_a_single_one_refused(make: Make) -> None:
     bench = make(queue=100_000, rate=10.0)
     bench.busy()

@@ -39,6 +39,7 @@ _LONGEST_BATCH_SECONDS = 0.25  # what a title that arrives in calm waits at most
 _AGEING = 0.25  # share of the engine's tokens per second that a waiting job gains on a newer one
 _UNMEASURED_RATE = 1000.0  # tokens per second, for ageing, while nothing was measured
 _LEARNING = 0.1  # weight of a new batch in the measured rate
+_FILLED = 0.75  # share of a request's deadline that the queue before it may take: what is refused late has waited for nothing
 
 
 class Computes(Protocol):
@@ -252,11 +253,11 @@ class Scheduler:
             raise OverloadedError(f"{self._queued:,} tokens are waiting and the queue takes {most:,}; try again later", wait)
         if rate and job.deadline < math.inf:
             ahead = sum(self._queued_by_size[: size_class + 1])
-            if ahead / rate > job.deadline - job.submitted:
+            if ahead / rate > _FILLED * (job.deadline - job.submitted):
                 raise OverloadedError(
                     f"{ahead:,} tokens go first, which take {ahead / rate:.1f} s and are due in "
                     f"{job.deadline - job.submitted:.1f} s; try again later",
-                    ahead / rate - (job.deadline - job.submitted),
+                    ahead / rate - _FILLED * (job.deadline - job.submitted),
                 )
 
     def _count(self, title: Title, tokens: int) -> None:
@@ -442,9 +443,10 @@ class Scheduler:
         tokens = sum(map(len, rows))
         self._report(Batch(len(rows), tokens, len(rows) * max(map(len, rows)), seconds, failure is not None))
         with self._changed:
-            self._progress = time.monotonic()
+            now = time.monotonic()
+            busy, self._progress = now - self._progress, now
             if failure is None:
-                self._learn(tokens, seconds)
+                self._learn(tokens, busy)
                 return self._finish(titles, vectors)
             if len(titles) == 1:
                 return self._fail(titles[0], failure)
@@ -469,7 +471,12 @@ class Scheduler:
         return jobs
 
     def _learn(self, tokens: int, seconds: float) -> None:
-        """Follow the engine's rate, by batches that are large enough to show it."""
+        """Follow the rate, by batches that are large enough to show it.
+
+        Args:
+            tokens: of a batch.
+            seconds: since the batch before, or since there was work again: tokenising and handing out take their part.
+        """
         if self._rate and seconds > 0 and tokens >= min(self._limits.token_budget, self._rate * _LONGEST_BATCH_SECONDS) / 2:
             self._rate += _LEARNING * (tokens / seconds - self._rate)
 
