@@ -14,7 +14,7 @@ complete there are not measured again unless --only names them. OUT.md and OUT.s
 | twice | open loop at twice the capacity (needs closed) |
 | large | single titles beside a request of 10,000 others (needs closed) |
 | zipf | Zipf-distributed titles with a cache of 10,000 vectors, from cold |
-| peers | 64 clients of infinity-emb and of FastAPI with sentence-transformers (peers/infinity.txt, peers/serve.txt), same checkpoint |
+| peers | 64 clients of infinity-emb and of FastAPI with sentence-transformers (peers/infinity.txt, peers/serve.txt), beside ours |
 | neighbours | threads and spinning beside 0, 1 and 2 busy processes |
 | memory | memory of each variant of the bundle |
 | faults | clients that are killed, a process that is stopped for 30 s (needs closed) |

@@ -9,6 +9,7 @@ Linux only: the timers of event loops round to a millisecond, so a timerfd wakes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -143,7 +144,12 @@ async def measure(host: str, port: int, rate: float, seconds: float, bodies: lis
         task.add_done_callback(waiting.discard)
     if waiting:
         await asyncio.wait(waiting, timeout=_PATIENCE)
-    return {"due_sent_done_status": rows, "unanswered": len(waiting), "generator_cpu_seconds": time.process_time() - cpu}
+    return {
+        "due_sent_done_status": rows,
+        "unanswered": len(waiting),
+        "generator_cpu_seconds": time.process_time() - cpu,
+        "generator_nice": os.getpriority(os.PRIO_PROCESS, 0),
+    }
 
 
 def main() -> None:
@@ -152,6 +158,8 @@ def main() -> None:
     bodies = Path(path).read_bytes().splitlines()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(PermissionError):  # real clients have cores of their own; this one needs some 0.1 ms per request
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
     print(json.dumps(uvloop.run(measure(host, int(port), float(rate), float(seconds), bodies, int(seed)))))
 
 

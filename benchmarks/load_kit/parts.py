@@ -66,8 +66,23 @@ class Run:
 
     @property
     def options(self) -> list[str]:
-        model = ["-m", self.model] if self.model else []
-        return model + (["--variant", self.variant] if self.variant else [])
+        """Of the service, with an index of one title: the built-in ones would be encoded beside the first measurements."""
+        return self.options_of(self.variant)
+
+    def options_of(self, variant: str | None) -> list[str]:
+        """Return the same for a variant."""
+        import numpy as np
+
+        from jobonnx import Bundle
+        from jobonnx.search.index import Index
+
+        bundle = Bundle.open(self.model)
+        variant = variant or bundle.default_variant
+        path, dimension, fingerprint = self.folder / f"{variant}.index", bundle.model.dimension, bundle.fingerprint(variant)
+        if not path.exists():
+            with Index.create(path, fingerprint, dimension) as index:
+                index.add(["nurse"], np.eye(1, dimension, dtype=np.float32), fingerprint=fingerprint)
+        return [*(["-m", self.model] if self.model else []), "--variant", variant, "--index", str(path)]
 
     @property
     def capacity(self) -> float:
@@ -240,7 +255,7 @@ def _cache_mb(run: Run) -> int:
     """Megabytes that hold 10,000 vectors, by the cache's own count."""
     import numpy as np
 
-    from jobonnx.bundle.manifest import Bundle
+    from jobonnx import Bundle
     from jobonnx.serve.cache import size_of
 
     dimension = Bundle.open(run.model).model.dimension
@@ -362,7 +377,7 @@ def _alone(service: Service, titles: Sequence[str], seconds: float) -> list[floa
 
 def memory(run: Run) -> Points:
     """Memory of the service for each variant that runs here: ready, after 64 clients, and after a request of 2,000 titles."""
-    from jobonnx.bundle.manifest import Bundle
+    from jobonnx import Bundle
     from jobonnx.errors import JobonnxError
     from jobonnx.runtime.choose import choose
 
@@ -373,8 +388,7 @@ def memory(run: Run) -> Points:
         except JobonnxError as error:
             yield variant, {"variant": variant, "left_out": str(error)}
             continue
-        options = (["-m", run.model] if run.model else []) + ["--variant", variant]
-        with serving(options, "--cache-mb", "0", "--deadline-ms", "0") as service:
+        with serving(run.options_of(variant), "--cache-mb", "0", "--deadline-ms", "0") as service:
             found = {"ready_seconds": service.ready_seconds, "ready_mb": service.memory_mb()}
             closed_loop(service.port, 64, min(10.0, run.most_seconds), run.bodies)
             client = Client(service.port)
@@ -441,8 +455,8 @@ def soak(run: Run) -> Points:
 
 
 def _soaked(service: Service, memory: Sequence[tuple[float, float]], sums: dict[str, int]) -> dict[str, Any]:
-    second = [megabytes for _, megabytes in memory[len(memory) // 2 :]]
     late = memory[len(memory) // 2 :]
+    second = [megabytes for _, megabytes in late]
     slope = statistics.linear_regression(*zip(*late, strict=True)).slope * 3600 if len(late) > 2 else 0.0
     return {
         "minutes": memory[-1][0] / 60,

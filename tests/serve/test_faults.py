@@ -347,7 +347,7 @@ def test_a_warm_up_that_fails_turns_health_bad() -> None:
 
 @pytest.mark.slow
 def test_memory_stays_flat_under_traffic_of_every_kind(service: Running) -> None:
-    """Two minutes; benchmarks/load.py --soak runs as long as asked."""
+    """Two minutes; benchmarks/load.py --only soak runs as long as asked."""
     process = psutil.Process(service.process.pid)
 
     def round_(seed: int) -> None:

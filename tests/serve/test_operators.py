@@ -90,16 +90,32 @@ def test_promtool_accepts_the_alerts_and_the_metrics(service: Running) -> None:
 @pytest.mark.network
 @pytest.mark.skipif(sys.platform != "linux", reason="the image is Linux")
 def test_the_dockerfiles_install_gives_a_service(tmp_path: Path) -> None:
-    """Its RUN lines, in an environment of their own; the one that adds a user is only looked at."""
-    runs = re.findall(r"^RUN (.*)$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)
-    assert len(runs) == 2
-    assert runs[1].startswith("useradd ")
+    """Its RUN lines with an environment and a root of their own, then its ENTRYPOINT with its ENV, until a SIGTERM."""
+    text = (DEPLOY / "Dockerfile").read_text("utf-8")
+    install, user = re.findall(r"^RUN (.*)$", text, re.MULTILINE)
     venv.create(tmp_path / "venv", with_pip=True)
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     env["PATH"] = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{env['PATH']}"
-    subprocess.run(["bash", "-euc", runs[0]], check=True, cwd=ROOT, env=env)
-    done = subprocess.run(["jobonnx", "serve", "--help"], check=True, capture_output=True, text=True, env=env, cwd=tmp_path)
-    assert "JOBONNX_MAX_QUEUE_TOKENS" in done.stdout
+    subprocess.run(["bash", "-euc", install], check=True, cwd=ROOT, env=env)
+
+    if os.geteuid() == 0 and shutil.which("useradd"):
+        (tmp_path / "etc").mkdir()
+        for name in ("passwd", "group", "shadow", "gshadow"):
+            (tmp_path / "etc" / name).touch()
+        subprocess.run(["bash", "-euc", user.replace("useradd ", f"useradd --prefix {tmp_path} ")], check=True, env=env)
+        assert (tmp_path / "etc" / "passwd").read_text().startswith(f"jobonnx:x:{re.findall('^USER (.*)$', text, re.MULTILINE)[0]}:")
+
+    set_there = dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for pair in line.split())
+    assert set_there.pop("JOBONNX_MODEL") == "/bundle"  # nothing is mounted there: the small model in its place
+    entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[0])
+    with subprocess.Popen(entry, env=env | set_there | {"JOBONNX_PORT": "0"}, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        said = next((line for line in process.stderr if b'"message":"ready"' in line), None)
+        process.terminate()
+        rest = process.stderr.read()
+    assert said is not None
+    assert process.returncode == 0
+    assert b'"message":"stopped"' in rest
 
 
 def test_the_dockerfile_and_kubernetes_set_options_that_there_are() -> None:
