@@ -47,6 +47,10 @@ class Alarm:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
         await self._future
 
+    def close(self) -> None:
+        self._loop.remove_reader(self._file)
+        os.close(self._file)
+
     def _rang(self) -> None:
         os.read(self._file, 8)
         if self._future is not None and not self._future.done():
@@ -74,6 +78,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return self._answer
 
+    def close(self) -> None:
+        self._transport.close()
+
     @property
     def is_open(self) -> bool:
         return not self._transport.is_closing()
@@ -96,18 +103,21 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(0)
 
 
+def _poisson(rate: float, seconds: float, seed: int) -> list[float]:
+    """Draw the moments of so many arrivals per second."""
+    chance, times, due = random.Random(seed), list[float](), 0.0
+    while (due := due + chance.expovariate(rate)) < seconds:
+        times.append(due)
+    return times
+
+
 async def measure(host: str, port: int, rate: float, seconds: float, bodies: list[bytes], seed: int) -> dict[str, Any]:
     """Send requests for so many seconds, and wait for the replies."""
     loop = asyncio.get_running_loop()
-    chance = random.Random(seed)
     head = f"POST /v1/embeddings HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
     requests = [head.encode() + b"%d\r\n\r\n" % len(body) + body for body in bodies]
-    times: list[float] = []
-    due = 0.0
-    while (due := due + chance.expovariate(rate)) < seconds:
-        times.append(due)
     idle = [(await loop.create_connection(lambda: Connection(loop), host, port))[1] for _ in range(64)]
-    opened = len(idle)
+    opened, connections = len(idle), list(idle)
     rows: list[tuple[float, float, float, int]] = []
     waiting: set[asyncio.Task[None]] = set()
     alarm = Alarm(loop)
@@ -126,6 +136,7 @@ async def measure(host: str, port: int, rate: float, seconds: float, bodies: lis
                     raise OSError("too many connections")
                 opened += 1
                 connection = (await loop.create_connection(lambda: Connection(loop), host, port))[1]
+                connections.append(connection)
             except OSError:
                 rows.append((due, due, due, 0))
                 return
@@ -137,16 +148,20 @@ async def measure(host: str, port: int, rate: float, seconds: float, bodies: lis
         else:
             opened -= 1
 
-    for number, moment in enumerate(times):
+    for number, moment in enumerate(_poisson(rate, seconds, seed)):
         await alarm.wait_until(start + moment)
         task = loop.create_task(one(moment, requests[number % len(requests)]))
         waiting.add(task)
         task.add_done_callback(waiting.discard)
     if waiting:
         await asyncio.wait(waiting, timeout=_PATIENCE)
+    unanswered = len(waiting)
+    alarm.close()
+    for connection in connections:
+        connection.close()
     return {
         "due_sent_done_status": rows,
-        "unanswered": len(waiting),
+        "unanswered": unanswered,
         "generator_cpu_seconds": time.process_time() - cpu,
         "generator_nice": os.getpriority(os.PRIO_PROCESS, 0),
     }
