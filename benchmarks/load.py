@@ -37,6 +37,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobonnx import signals
+from jobonnx.errors import Stopped
 from load_kit.parts import PARTS, Run
 from load_kit.report import Report, load
 
@@ -117,7 +119,12 @@ def main() -> None:
     parser.add_argument("--infinity", metavar="PROGRAM", help="infinity_emb")
     parser.add_argument("--checkpoint", default=ROOT / "training" / "checkpoint", type=Path, help="what the peers serve")
     os.environ.setdefault("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    measure(parser.parse_args())
+    arguments = parser.parse_args()
+    signals.install()  # so that the processes under load end with this one
+    try:
+        measure(arguments)
+    except Stopped:
+        raise SystemExit("stopped; what was measured is in the report") from None
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ def _latency(parts: Parts, axes: Any) -> None:
     for part, name, label, colour in points:
         if point := parts.get(part, {}).get(name):
             axes.plot([point["good_per_second"]] * 2, [point["p50_ms"], point["p99_ms"]], "s-", color=colour, label=label)
-    axes.set(xlabel="replies per second", ylabel="milliseconds", yscale="log", title="Latency (p50 and p99) over rate")
+    axes.set(xlabel="replies per second", ylabel="milliseconds", yscale="log", title="Latency over rate; numbers are clients")
     axes.margins(0.08)
     axes.legend(fontsize="x-small", frameon=False)
 
