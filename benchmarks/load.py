@@ -54,7 +54,7 @@ def about(arguments: argparse.Namespace) -> dict[str, Any]:
 
     bundle = Bundle.open(arguments.model)
     return {
-        "model": bundle.model.source,
+        "model": Path(bundle.model.source).name,
         "variant": arguments.variant or bundle.default_variant,
         "titles": Path(arguments.titles).name if arguments.titles else "the built-in ones",
         "cpu": cpu().name,

@@ -103,7 +103,8 @@ def test_the_dockerfiles_install_gives_a_service(tmp_path: Path) -> None:
         for name in ("passwd", "group", "shadow", "gshadow"):
             (tmp_path / "etc" / name).touch()
         subprocess.run(["bash", "-euc", user.replace("useradd ", f"useradd --prefix {tmp_path} ")], check=True, env=env)
-        assert (tmp_path / "etc" / "passwd").read_text().startswith(f"jobonnx:x:{re.findall('^USER (.*)$', text, re.MULTILINE)[0]}:")
+        number = re.findall(r"^USER (.*)$", text, re.MULTILINE)[0]
+        assert (tmp_path / "etc" / "passwd").read_text().startswith(f"jobonnx:x:{number}:")
 
     set_there = dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for pair in line.split())
     assert set_there.pop("JOBONNX_MODEL") == "/bundle"  # nothing is mounted there: the small model in its place
