@@ -68,14 +68,14 @@ def test_a_ray_cluster_with_an_actor_killed_gives_the_same_rows(python: Path, tm
     options = ["--column", "title", "--id-column", "id", "--threads", "1"]
     command = [str(python.with_name("jobonnx")), "embed", str(path), "-o", str(tmp_path / "out"), *options]
     command += ["--ray", "local", "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=tmp_path)
-    busy: list[int] = []
-    while process.poll() is None and not busy:  # until one has loaded its bundle and computes
-        time.sleep(0.2)
-        busy = [pid for pid in actors() if cpu_seconds(pid) > 10]
-    assert len(actors()) == 2
-    os.kill(busy[0], signal.SIGKILL)
-    stdout, _ = process.communicate(timeout=400)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=tmp_path) as process:
+        busy: list[int] = []
+        while process.poll() is None and not busy:  # until one has loaded its bundle and computes
+            time.sleep(0.2)
+            busy = [pid for pid in actors() if cpu_seconds(pid) > 10]
+        assert busy, "it ended before"
+        os.kill(busy[0], signal.SIGKILL)
+        stdout, _ = process.communicate(timeout=900)
     assert process.returncode == 0
     report = json.loads(stdout)
     assert report["computed"] == report["distinct"] == len(set(TITLES))
@@ -123,7 +123,7 @@ def test_the_example_for_ray(python: Path, ads: Path, tmp_path: Path) -> None:
     code = page.partition("For Ray jobs of your own:\n\n```python\n")[2].partition("```")[0]
     code = code.replace("concurrency=4, num_cpus=2", "concurrency=1, num_cpus=1").replace('"threads": 2', '"threads": 1')
     assert "map_batches" in code
-    subprocess.run([str(python), "-c", code], check=True, env=clean_environment(), cwd=tmp_path, timeout=400)
+    subprocess.run([str(python), "-c", code], check=True, env=clean_environment(), cwd=tmp_path, timeout=900)
     check_vectors(tmp_path / "vectors", ads)
 
 
@@ -138,5 +138,5 @@ def test_the_example_for_spark(python: Path, ads: Path, tmp_path: Path) -> None:
         "PYSPARK_SUBMIT_ARGS": "--master local[1] pyspark-shell",
         "JAVA_TOOL_OPTIONS": "-Xmx512m",
     }
-    subprocess.run(command, check=True, env=clean_environment(**settings), cwd=tmp_path, timeout=400)
+    subprocess.run(command, check=True, env=clean_environment(**settings), cwd=tmp_path, timeout=900)
     check_vectors(tmp_path / "out", ads)
