@@ -68,7 +68,8 @@ def test_a_ray_cluster_with_an_actor_killed_gives_the_same_rows(python: Path, tm
     options = ["--column", "title", "--id-column", "id", "--threads", "1"]
     command = [str(python.with_name("jobonnx")), "embed", str(path), "-o", str(tmp_path / "out"), *options]
     command += ["--ray", "local", "--workers", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=tmp_path) as process:
+    env = clean_environment(RAY_worker_niceness="0")  # of themselves, actors give way to whatever else runs
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=tmp_path) as process:
         busy: list[int] = []
         while process.poll() is None and not busy:  # until one has loaded its bundle and computes
             time.sleep(0.2)
