@@ -2,10 +2,10 @@
 
 python benchmarks/quantised.py ONET OUTPUT
 
-ONET is the folder of O*NET 27.0. Queries are titles that people reported, the corpus the alternate titles of 400 occupations. A
-title is relevant if it belongs to the query's occupation. The corpus is kept as `jobonnx embed` writes it. Queries stay float32;
-binary is measured with queries of signs too (Hamming distance). `jobonnx evaluate --run` scores every ranking twice: by occupation,
-and with the ten nearest of float32 as the truth. OUTPUT is a folder for the files.
+ONET is the folder of O*NET 27.0. Queries are titles that people reported, the corpus the other alternate titles of 400
+occupations. A title is relevant if it belongs to the query's occupation. The corpus is kept as `jobonnx embed` writes it. Queries
+stay float32; binary is measured with queries of signs too (Hamming distance). `jobonnx evaluate --run` scores every ranking twice:
+by occupation, and with the ten nearest of float32 as the truth. OUTPUT is a folder for the files.
 """
 
 from __future__ import annotations
@@ -80,12 +80,10 @@ def main(onet: Path, output: Path) -> None:
         codes = sorted(row["O*NET-SOC Code"] for row in csv.DictReader(file, delimiter="\t"))
     chances = np.random.default_rng(42)
     chosen = set(chances.choice(codes, OCCUPATIONS, replace=False).tolist())
-    corpus = titles(onet, "Alternate Titles.txt", "Alternate Title", chosen)
-    there = {title for title, _ in corpus}
-    reported = [
-        pair for pair in titles(onet, "Sample of Reported Titles.txt", "Reported Job Title", chosen) if pair[0] not in there
-    ]
+    reported = titles(onet, "Sample of Reported Titles.txt", "Reported Job Title", chosen)
     queries = [reported[place] for place in sorted(chances.choice(len(reported), min(QUERIES, len(reported)), replace=False))]
+    asked_for = {title for title, _ in queries}
+    corpus = [pair for pair in titles(onet, "Alternate Titles.txt", "Alternate Title", chosen) if pair[0] not in asked_for]
     print(f"{len(corpus):,} titles of {OCCUPATIONS} occupations, {len(queries)} queries\n")
     (output / "corpus.jsonl").write_text("".join(json.dumps({"title": title}) + "\n" for title, _ in corpus), "utf-8")
     with open(output / "occupations.qrels", "w") as file:

@@ -23,6 +23,7 @@ from jobonnx.cli.main import main
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
 REFERENCE = runpy.run_path(str(DOCS / "cli_reference.py"))
+COSTS = runpy.run_path(str(DOCS / "bulk_costs.py"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 RUNNABLE = re.compile(r"<!-- run -->\n```(\w+)\n(.*?)^```$(?:\s*<!-- prints -->\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="the block is for a POSIX shell")
@@ -73,6 +74,19 @@ def _resolve(words: list[str]) -> tuple[click.Command, list[str]]:
 def _options(command: click.Command) -> set[str]:
     found = {name for p in command.params if isinstance(p, click.Option) for name in (*p.opts, *p.secondary_opts)}
     return found | {"-h", "--help"}
+
+
+def test_the_costs_of_bulk_work_are_worked_out_from_the_report_that_the_page_names() -> None:
+    page = _read(DOCS / "bulk.md")
+    assert page == COSTS["updated"](page, COSTS["source_of"](page)), "run: python docs/bulk_costs.py"
+    hours = 50_000_000 * 0.4 / 25 / 3600  # by hand, for 25 titles/s
+    assert COSTS["costs"](
+        {
+            "environment": {"threads": 2},
+            "systems": [{"name": "x", "family": "jobonnx", "details": {"provider": "cpu", "notes": {"variant": "int8"}}}],
+            "summaries": {"x": {"titles_per_second": 50.0}},
+        }
+    ).endswith(f"| int8 | 25 | {hours:,.0f} | {hours / 16 / 24:.1f} | ${hours * 0.04:,.0f} | 4,444 | 0.7 | $178 |")
 
 
 def test_the_reference_of_the_command_line_is_generated_from_it() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -16,6 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from helpers.bulk import content, read, write_titles
+from helpers.checkpoints import ROOT
+from helpers.service import CLIENT, running
 from jobonnx import Encoder
 from jobonnx.bulk.compute import Embedder, Workers
 from jobonnx.cli.main import main
@@ -128,6 +132,31 @@ def test_an_index_of_what_was_embedded(output: Path, titles: Path, tmp_path: Pat
         assert index.fingerprint == Encoder(threads=1).fingerprint
     found = CliRunner().invoke(main, ["index", "search", str(tmp_path / "index"), "護士", "-k", "1", "--json", "--threads", "1"])
     assert json.loads(found.stdout)["matches"][0]["ids"] == [f"i{len(TITLES) - 1}"]
+
+
+@pytest.mark.slow
+def test_three_commands_lead_from_a_parquet_file_to_a_search_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/bulk.md, in this order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOBONNX_THREADS", "1")
+    page = (ROOT / "docs" / "bulk.md").read_text("utf-8")
+    found = re.search(r"<!-- three commands -->\n```bash\n(.*?)```", page, re.DOTALL)
+    assert found
+    embed, index, serve = (shlex.split(line.partition(" > ")[0]) for line in found[1].splitlines())
+    table = pa.table({"id": [17, 18, 19, 20], "title": ["nurse", "programador", "nurse", "Krankenschwester"]})
+    pq.write_table(table, "ads.parquet")
+    for command in (embed, index):
+        result = CliRunner().invoke(main, command[1:])
+        assert result.exit_code == 0, result.stderr
+    assert serve[:2] == ["jobonnx", "serve"]
+    with running(*serve[2:]) as service:
+        assert '<input id="title"' in CLIENT.get(service.url + "/").text
+        (answer,) = service.post("/match", {"titles": "Krankenpfleger", "top_k": 2}).json()["results"]
+    matches = [(match["title"], match["ids"]) for match in answer["matches"]]
+    assert matches == [("Krankenschwester", ["20"]), ("nurse", ["17", "19"])]
 
 
 def test_an_index_of_other_dtypes(titles: Path, tmp_path: Path) -> None:

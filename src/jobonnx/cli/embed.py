@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 
 from jobonnx.cli.options import FILE, encoder_options, load
 from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
+from jobonnx.errors import JobonnxError
 from jobonnx.progress import shares
 from jobonnx.strict_json import json_text
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
-    "-o", "--output", type=FILE, required=True, metavar="FOLDER", help="Where the parts go: a new folder, or a stopped job's."
+    "-o", "--output", required=True, metavar="FOLDER", help="Where the parts go: a new folder on this machine, or a stopped job's."
 )
 @click.option("--column", required=True, metavar="NAME", help="Column of the titles.")
 @click.option("--id-column", metavar="NAME", help="Column of the ids; the numbers of the rows, from 0, if left out.")
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 @encoder_options
 def embed(
     inputs: tuple[str, ...],
-    output: Path,
+    output: str,
     column: str,
     id_column: str | None,
     dtype: str,
@@ -78,6 +81,8 @@ def embed(
 
     if gpus and address is None:
         raise click.UsageError("--gpus is what each actor of --ray asks for; give an address, or choose a GPU with --provider")
+    if "://" in output:
+        raise JobonnxError(f"{output} is an address; name a folder on this machine, and copy it there when it is finished")
     files = tuple(find_tables(inputs))
     prompts = take_prompts(options)
     encoder = load(model, **options)
@@ -99,7 +104,7 @@ def embed(
         threads = max(1, encoder.settings.threads // workers)
         return Workers(workers, {**options, "bundle": model, "provider": encoder.provider, "threads": threads}, dtype)
 
-    with shares() as show:
+    with shares() as show, redirect_stdout(sys.stderr):  # stdout is the report's alone; Ray prints there that an actor has died
 
         def tell(standing: Standing) -> None:
             fresh, seconds = standing.fresh, max(standing.seconds, 1e-9)
@@ -108,5 +113,5 @@ def embed(
                 f"{standing.counts.read:,} rows, {fresh.read / seconds:,.0f} rows/s, {fresh.computed / seconds:,.0f} titles/s",
             )
 
-        report = run(job, output, maker, start, cache=cache, show=tell)
+        report = run(job, Path(output), maker, start, cache=cache, show=tell)
     click.echo(json_text(report), nl=False)
