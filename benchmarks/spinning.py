@@ -1,22 +1,23 @@
 """Which thread settings are kind to neighbours, and what they cost: spinning, on a quiet machine and beside busy processes.
 
-    python benchmarks/spinning.py [--bundle FOLDER] [--variant int8] [--rounds 5] [--titles 3000] [--json FILE]
+    python benchmarks/spinning.py [--bundle FOLDER] [--variant int8] [--rounds 5] [--titles 3000] [--batches 20] [--json FILE]
+        [--settings "no spinning" "backoff 8" ...] [--conditions quiet "beside one" "beside two"]
 
 Run it on a machine where nothing else runs. Each setting has a session of its own in this one process. All take their turn in every
 round and condition, in an order that moves on, so that a slow moment of the machine slows all of them. After each turn nobody works
 for a moment, until threads that spin have gone to sleep.
 
-- **One title** is called a hundred times with a pause of 20 ms between calls, as requests come; median and 95th percentile.
-- **Batch** is 32 titles, twenty times without a pause.
+- **One title** is called fifty times with a pause of 20 ms between calls, as requests come; median and 95th percentile.
+- **Batch** is 32 titles, `--batches` times without a pause.
 - **Bulk** is all titles.
 
 The CPU time of a turn counts all threads, and the moment after it: that is what a neighbour loses. Ratios are medians over rounds
 of a setting's time divided by the default's in the same round. A default may take at most 1.03 of today's on a quiet machine.
 
-The settings are ONNX Runtime's: `session.intra_op.allow_spinning`, `session.intra_op.spin_duration_us` and
-`session.intra_op.spin_backoff_max` (both since 1.26; older versions ignore them, and then the rows show no difference), and
-`session.force_spinning_stop`, which ends all spinning when the last call returns. Without a duration the threads spin for a
-number of turns.
+The settings are those of `jobonnx.runtime.session.Settings`, ONNX Runtime's `session.intra_op.allow_spinning`,
+`session.intra_op.spin_duration_us`, `session.intra_op.spin_backoff_max` (both since 1.26; older versions ignore them, and then the
+rows show no difference) and `session.force_spinning_stop`, which ends all spinning when the last call returns. Without a duration
+the threads spin for a number of turns.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,19 @@ from jobonnx.markdown import table
 from jobonnx.runtime.choose import choose
 from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.machine import available_threads, cpu
-from jobonnx.runtime.providers import base
 from jobonnx.text.tokenizer import Tokenizer
 
-SETTINGS: dict[str, dict[str, str]] = {
+_UNTIL_NOW: dict[str, Any] = {"spin": True, "spin_us": None, "spin_backoff": 1, "spin_after_call": True}  # ONNX Runtime's default
+SETTINGS: dict[str, dict[str, Any]] = {
     "today": {},
-    "no spinning": {"session.intra_op.allow_spinning": "0"},
-    "stop after a call": {"session.force_spinning_stop": "1"},
-    "stop, backoff 8": {"session.force_spinning_stop": "1", "session.intra_op.spin_backoff_max": "8"},
-    "spin 50 us": {"session.intra_op.spin_duration_us": "50"},
-    "spin 200 us": {"session.intra_op.spin_duration_us": "200"},
-    "spin 1000 us": {"session.intra_op.spin_duration_us": "1000"},
-    "spin 200 us, stop": {"session.intra_op.spin_duration_us": "200", "session.force_spinning_stop": "1"},
+    "no spinning": {"spin": False},
+    "stop after a call": {"spin_after_call": False},
+    "backoff 8": {"spin_backoff": 8},
+    "stop, backoff 8": {"spin_after_call": False, "spin_backoff": 8},
+    "spin 50 us": {"spin_us": 50},
+    "spin 200 us": {"spin_us": 200},
+    "spin 1000 us": {"spin_us": 1000},
+    "spin 200 us, stop": {"spin_us": 200, "spin_after_call": False},
 }
 NEIGHBOURS = {"quiet": 0, "beside one": 1, "beside two": 2}
 _SETTLE = 0.3  # seconds
@@ -82,29 +84,11 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-@contextmanager
-def configured(entries: dict[str, str]) -> Iterator[None]:
-    """Open sessions with more options than the library sets."""
-    plain = base.session_options
-
-    def more(ort: Any, settings: Any) -> Any:
-        options = plain(ort, settings)
-        for key, value in entries.items():
-            options.add_session_config_entry(key, value)
-        return options
-
-    base.session_options = more
-    try:
-        yield
-    finally:
-        base.session_options = plain
-
-
-def measure(engine: Engine, rows: Sequence[Sequence[int]], work: str) -> Iterator[tuple[str, float, float]]:
+def measure(engine: Engine, rows: Sequence[Sequence[int]], work: str, batches: int) -> Iterator[tuple[str, float, float]]:
     """Take one turn: name, seconds of a call, and CPU seconds of it all."""
     middling = sorted(rows, key=len)[len(rows) // 2]
     cpu_before, times = time.process_time(), []
-    for _ in range({"one title": 100, "batch": 20, "bulk": 1}[work]):
+    for _ in range({"one title": 50, "batch": batches, "bulk": 1}[work]):
         start = time.perf_counter()
         if work == "one title":
             engine.run([middling])
@@ -120,9 +104,10 @@ def measure(engine: Engine, rows: Sequence[Sequence[int]], work: str) -> Iterato
         yield "one title, p95", statistics.quantiles(times, n=20)[-1], spent
 
 
-def run(bundle: Bundle, variant: str | None, rounds: int, count: int, names: Sequence[str]) -> list[Turn]:
+def run(bundle: Bundle, names: Sequence[str], arguments: argparse.Namespace) -> list[Turn]:
     """Measure all settings in turn, round by round, in every condition."""
-    choice = choose(bundle, variant, "cpu", available_threads())
+    rounds, count = arguments.rounds, arguments.titles
+    choice = choose(bundle, arguments.variant, "cpu", available_threads())
     tokenizer = Tokenizer(bundle.folder / "tokenizer.json", bundle.model.max_tokens)
     titles = read_titles()
     rows = tokenizer.encode(titles[:: max(1, len(titles) // count)][:count])
@@ -130,16 +115,16 @@ def run(bundle: Bundle, variant: str | None, rounds: int, count: int, names: Seq
     with ExitStack() as opened:
         engines = {}
         for name in names:
-            with configured(SETTINGS[name]):
-                engines[name] = opened.enter_context(Engine(bundle.folder / choice.graph.path, bundle.model, choice.settings))
+            settings = replace(choice.settings, **{**_UNTIL_NOW, **SETTINGS[name]})
+            engines[name] = opened.enter_context(Engine(bundle.folder / choice.graph.path, bundle.model, settings))
             engines[name].encode(rows[:64])
         for number in range(rounds):
-            for condition, busy in NEIGHBOURS.items():
-                with neighbours(busy):
+            for condition in arguments.conditions:
+                with neighbours(NEIGHBOURS[condition]):
                     for work in ("one title", "batch", "bulk"):
                         shift = number % len(names)
                         for name in (*names[shift:], *names[:shift]):
-                            found = measure(engines[name], rows, work)
+                            found = measure(engines[name], rows, work, arguments.batches)
                             turns += [Turn(number, condition, name, what, seconds, spent) for what, seconds, spent in found]
                 print(f"round {number + 1} of {rounds}, {condition}: done", file=sys.stderr)
     return turns
@@ -180,12 +165,14 @@ def main() -> None:
     parser.add_argument("--variant")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--titles", type=int, default=3000, help="of bulk")
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--conditions", nargs="+", choices=list(NEIGHBOURS), default=list(NEIGHBOURS))
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--json", type=Path, help="writes every turn there")
     arguments = parser.parse_args()
     names = list(dict.fromkeys([next(iter(SETTINGS)), *arguments.settings]))
     bundle = Bundle.open(arguments.bundle)
-    turns = run(bundle, arguments.variant, arguments.rounds, arguments.titles, names)
+    turns = run(bundle, names, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(turn) for turn in turns], indent=1), "utf-8")
     import onnxruntime

@@ -28,6 +28,7 @@ from jobonnx.errors import ProviderUnavailableError
 from jobonnx.parity.measure import TOLERANCES, measure, tolerance_violations
 from jobonnx.runtime.providers.base import Provider
 from jobonnx.runtime.providers.openvino import OpenVino
+from jobonnx.runtime.session import Settings
 from jobonnx.text.tokenizer import TooLongError
 
 pytestmark = pytest.mark.medium
@@ -480,6 +481,12 @@ def test_the_default_variant_is_the_bundles_and_the_same_everywhere(bundle: Path
 
 def test_threads_are_passed_on(bundle: Path) -> None:
     assert Encoder(bundle, threads=1).engine.session.threads == 1
+
+
+def test_spinning_is_as_asked_and_changes_no_vector(bundle: Path) -> None:
+    asleep, default = Encoder(bundle, threads=2, spin=False), Encoder(bundle, threads=2)
+    assert (asleep.settings.spin, default.settings.spin, Encoder(bundle, spin=True).settings.spin) == (False, Settings.spin, True)
+    assert np.array_equal(asleep.encode(HOSTILE), default.encode(HOSTILE))
 
 
 @pytest.mark.parametrize("wrong", [-1, 0, 2.5, "2", True])

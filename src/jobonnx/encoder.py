@@ -32,6 +32,7 @@ class Encoder(Surface, Prompted, Closing):
         variant: str | None = None,
         provider: str = "auto",
         threads: int | None = None,
+        spin: bool | None = None,
         truncation: str = "right",
         truncate_dim: int | None = None,
         revision: str | None = None,
@@ -46,6 +47,7 @@ class Encoder(Surface, Prompted, Closing):
             variant: the precision, such as "fp32" or "int8"; None for the bundle's default. Never chosen by the machine.
             provider: "auto", or one by name, which is then used or an error.
             threads: threads within one run; None for what the machine's limits allow.
+            spin: False lets idle threads sleep at once, which is kind to other processes; None for the default, or what was tuned.
             truncation: what happens to texts over the limit: "right" or "left" cuts that end, "error" raises.
             truncate_dim: keep the first components of every vector (Matryoshka) and bring them to unit length again.
             revision: Hub branch, tag or commit.
@@ -59,7 +61,7 @@ class Encoder(Surface, Prompted, Closing):
         options = Options(**others)
         self.bundle = Bundle.open(bundle, revision=revision, verify=verify, variant=variant or DEFAULT, hub=options.hub)
         self.truncate_dim = truncate_dim
-        choice = choose(self.bundle, variant, provider, threads, force)
+        choice = choose(self.bundle, variant, provider, threads, force, spin)
         self.graph, self.settings, self.variant = choice.graph, choice.settings, choice.graph.variant
         self.tokenizer = Tokenizer(self.bundle.folder / TOKENIZER, self.bundle.model.max_tokens, truncation)
         self.engine = Engine(self.bundle.folder / self.graph.path, self.bundle.model, self.settings)

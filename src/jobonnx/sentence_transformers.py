@@ -20,7 +20,7 @@ from jobonnx.bundle.manifest import MANIFEST
 from jobonnx.encoder import Encoder
 from jobonnx.errors import JobonnxError
 from jobonnx.strict_json import read_json, write_json
-from jobonnx.text.batching import deduplicate
+from jobonnx.text.batching import deduplicate, pad
 
 _SETTINGS = "jobonnx.json"  # beside a saved bundle: the constructor's arguments that make a difference
 _TOGETHER = 4096  # texts that the engine sees at once, to group them by length; its batches are as small as ever
@@ -77,14 +77,13 @@ class BundleModule(InputModule):  # type: ignore[misc] # sentence-transformers h
             `input_ids` and `attention_mask`, int64 [texts, longest].
         """
         rows = self.encoder.tokenizer.encode([(prompt or "") + text for text in as_texts(inputs)])
-        longest, pad_id = max(map(len, rows), default=0), self.encoder.bundle.model.pad_id
-        ids = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows], dtype=torch.int64)
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        return {"input_ids": ids, "attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
+        ids, mask = pad(rows, self.encoder.bundle.model.pad_id)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Add `sentence_embedding`, float32 [texts, dimension], to what `preprocess` gave; equal rows are computed once."""
-        lengths = features["attention_mask"].sum(dim=1).tolist()
+        # In numpy: torch's threads would have to be woken for each of these.
+        lengths = features["attention_mask"].cpu().numpy().sum(axis=1).tolist()
         rows = [tuple(ids[:length]) for ids, length in zip(features["input_ids"].tolist(), lengths, strict=True)]
         unique, inverse = deduplicate(rows)
         features["sentence_embedding"] = torch.from_numpy(self.encoder.engine.encode(unique)[inverse])
@@ -169,6 +168,14 @@ class BundleModule(InputModule):  # type: ignore[misc] # sentence-transformers h
 
 class BundleTransformer(SentenceTransformer):  # type: ignore[misc]
     """A `SentenceTransformer` that hands its module many texts at once, so that batches hold texts of one length."""
+
+    @wraps(SentenceTransformer.preprocess)
+    def preprocess(self, inputs: Any, prompt: str | None = None, **options: Any) -> dict[str, Any]:
+        """Tokenise; texts need no look at whether each of them is an image, which takes longer than the tokenizer."""
+        if inputs and all(type(text) is str for text in inputs):
+            found: dict[str, Any] = self[0].preprocess(inputs, prompt=prompt, **options)
+            return found
+        return super().preprocess(inputs, prompt, **options)
 
     @wraps(SentenceTransformer.encode)
     def encode(self, *arguments: Any, **named: Any) -> Any:

@@ -112,11 +112,9 @@ def serve(
         cors_origins=cors_origins,
     )
     opened = server.bind(settings)  # what cannot be had is known before the model is loaded
-    if shared_cores and options["threads"] is None:
-        options["threads"] = profile.shared_threads()
+    if shared_cores:
+        options |= profile.shared_cores(options["threads"])
     with opened, load(model, **options) as encoder:
-        if shared_cores:
-            profile.share_cores(encoder)
         server.run(encoder, settings, opened)
 
 

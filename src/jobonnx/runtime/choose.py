@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobonnx.arguments import whole
 from jobonnx.bundle.manifest import PORTABLE, Bundle, Graph
@@ -26,7 +26,9 @@ class Choice:
     settings: Settings
 
 
-def choose(bundle: Bundle, variant: str | None, provider: str, threads: int | None, force: bool = False) -> Choice:
+def choose(
+    bundle: Bundle, variant: str | None, provider: str, threads: int | None, force: bool = False, spin: bool | None = None
+) -> Choice:
     """Choose a provider and its settings; "auto" without `threads` runs as `jobonnx tune` found best here, if it was asked.
 
     Args:
@@ -35,6 +37,7 @@ def choose(bundle: Bundle, variant: str | None, provider: str, threads: int | No
         provider: "auto", or one by name, which is then used or an error.
         threads: threads within one run; None for as many as quota, affinity and physical cores allow.
         force: run fp16 on a CPU, where it is slower than fp32.
+        spin: whether idle threads wait in a loop; None for the default, or what `jobonnx tune` found.
 
     Raises:
         JobonnxError: the bundle has no such variant, or nothing here runs it; the sentence says why and what to do.
@@ -57,7 +60,8 @@ def choose(bundle: Bundle, variant: str | None, provider: str, threads: int | No
     for found, graph, reason in _candidates(bundle, variant, names, force):  # one by one: trying a provider takes a moment
         candidates.append((found, graph, reason))
         if graph is not None and reason is None:
-            return Choice(graph, tuned or default_settings(found.name, threads or available_threads()))
+            settings = tuned or default_settings(found.name, threads or available_threads())
+            return Choice(graph, settings if spin is None else replace(settings, spin=spin))
     # A reason that can be mended goes before what the bundle lacks. Under "auto" providers without a graph have no say, but for the
     # one that could run any.
     candidates.sort(key=lambda candidate: candidate[0].name != EVERYWHERE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +70,8 @@ def cgroup_file(name: str) -> str | None:
 
 def _brand() -> str:
     """Return the name that macOS gives; empty elsewhere."""
+    import subprocess  # here alone: it takes longer to import than all else in this file
+
     try:
         command = ("sysctl", "-n", "machdep.cpu.brand_string")
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

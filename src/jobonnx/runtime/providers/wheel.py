@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -11,6 +13,7 @@ from jobonnx.errors import JobonnxError
 
 # Wheels that install the same module over each other.
 _WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-migraphx")
+_METADATA = re.compile(r"(onnxruntime\w*)-(\S+)\.(?:dist|egg)-info")  # the name of a wheel's folder beside its module
 _FATAL = 4  # severity of the log; below it are lines with colour codes about what is an exception anyway
 
 
@@ -40,11 +43,14 @@ def import_onnxruntime() -> Any:
 
 @cache
 def installed_wheels() -> tuple[str, ...]:
-    """List the installed wheels of onnxruntime with their versions; looked up once per process."""
-    from importlib.metadata import PackageNotFoundError, version
+    """List the installed wheels of onnxruntime with their versions; looked up once per process.
 
-    found = []
-    for package in _WHEELS:
-        with suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return tuple(found)
+    By names of folders: importing importlib.metadata, which knows them too, takes about as long as importing onnxruntime.
+    """
+    versions: dict[str, str] = {}
+    for folder in sys.path:
+        with suppress(OSError):  # a zip file, or nothing
+            for name in os.listdir(folder or "."):
+                if match := _METADATA.fullmatch(name):
+                    versions.setdefault(match[1].replace("_", "-"), match[2])
+    return tuple(f"{package} {versions[package]}" for package in _WHEELS if package in versions)
