@@ -17,6 +17,12 @@ env.allowRemoteModels = false;
 env.localModelPath = dirname(resolve(bundle));
 const tokenizer = await AutoTokenizer.from_pretrained(basename(resolve(bundle)));
 const rows = await tokenizer(titles, { padding: true, truncation: true, max_length: model.max_tokens });
+// transformers.js cuts the closing token off a title that is too long; every other tokenizer keeps it.
+const closing = BigInt(tokenizer.encode("").at(-1));
+const longest = rows.input_ids.dims[1];
+for (let end = longest - 1; end < rows.input_ids.data.length; end += longest) {
+  if (rows.attention_mask.data[end] === 1n) rows.input_ids.data[end] = closing;
+}
 
 // int8 products overflow on x86 CPUs without VNNI otherwise. On CPUs with VNNI or AMX leave it out: it is slower there.
 const session = await InferenceSession.create(join(bundle, graph.path), { extra: { session: { x64quantprecision: "1" } } });

@@ -15,5 +15,16 @@ env.localModelPath = dirname(resolve(bundle));
 // What int8 needs on x86 CPUs without VNNI; see node.mjs.
 const session_options = dtype === "q8" ? { extra: { session: { x64quantprecision: "1" } } } : {};
 const extract = await pipeline("feature-extraction", basename(resolve(bundle)), { dtype, session_options });
+// The library cuts the closing token off a title that is too long; every other tokenizer keeps it.
+const { tokenizer } = extract;
+const closing = BigInt(tokenizer.encode("").at(-1));
+extract.tokenizer = (...given) => {
+  const rows = tokenizer(...given);
+  const longest = rows.input_ids.dims[1];
+  for (let end = longest - 1; end < rows.input_ids.data.length; end += longest) {
+    if (rows.attention_mask.data[end] === 1n) rows.input_ids.data[end] = closing;
+  }
+  return rows;
+};
 const vectors = await extract(titles, { pooling: model.pooling, normalize: model.normalize });
 vectors.tolist().forEach((vector, i) => console.log(JSON.stringify({ text: titles[i], vector })));

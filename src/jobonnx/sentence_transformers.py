@@ -173,9 +173,10 @@ class BundleTransformer(SentenceTransformer):  # type: ignore[misc]
     def preprocess(self, inputs: Any, prompt: str | None = None, **options: Any) -> dict[str, Any]:
         """Tokenise; texts need no look at whether each of them is an image, which takes longer than the tokenizer."""
         if inputs and all(type(text) is str for text in inputs):
-            found: dict[str, Any] = self[0].preprocess(inputs, prompt=prompt, **options)
-            return found
-        return super().preprocess(inputs, prompt, **options)
+            rows: dict[str, Any] = self[0].preprocess(inputs, prompt=prompt, **options)
+        else:
+            rows = super().preprocess(inputs, prompt, **options)
+        return rows
 
     @wraps(SentenceTransformer.encode)
     def encode(self, *arguments: Any, **named: Any) -> Any:
