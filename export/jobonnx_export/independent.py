@@ -103,6 +103,12 @@ def check_vectors(checkpoint: Checkpoint, texts: Sequence[str], rows: Sequence[S
                 f"{checkpoint.transformer / TOKENIZER}: sentence-transformers makes {_short(other)} of the text {text[:60]!r}, "
                 f"jobonnx {_short(ours)}; settings in {_SETTINGS[0]} may cut or split texts otherwise; {_SAVE_AGAIN}"
             )
+    if theirs.shape != vectors.shape:
+        raise JobonnxError(
+            f"{folder}: sentence-transformers {version('sentence-transformers')} computes vectors of {theirs.shape[1]} numbers, and "
+            f"jobonnx of {vectors.shape[1]}, so a file there means what jobonnx does not know; report it as an issue, with the "
+            "folder's small files"
+        )
     apart = np.linalg.norm(theirs - vectors, axis=1) / np.maximum(np.linalg.norm(theirs, axis=1), np.finfo(np.float32).tiny)
     worst = int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
     if not apart[worst] <= MOST_APART:

@@ -294,6 +294,15 @@ def test_export_stops_where_the_vectors_differ(
     assert not (tmp_path / "out").exists()
 
 
+def test_export_stops_where_the_vectors_have_another_length(checkpoint: Path, tmp_path: Path, few_texts: None) -> None:
+    """sentence-transformers takes anything that is true for a pooling mode that is on, and joins the modes."""
+    folder = shutil.copytree(checkpoint, tmp_path / "joined")
+    edit(folder / "1_Pooling" / "config.json", pooling_mode_mean_tokens="yes")
+    with pytest.raises(JobonnxError, match="computes vectors of 256 numbers, and jobonnx of 128"):
+        export(str(folder), tmp_path / "out", ["fp16"])
+    assert not (tmp_path / "out").exists()
+
+
 class Negative(Reference):
     """Gives the opposite of every vector."""
 
