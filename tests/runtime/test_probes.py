@@ -53,7 +53,8 @@ def product_graph(kind: str, *extra: str, domain: str = "") -> bytes:
 
 
 def test_the_graph_that_tries_for_overflow_is_the_one_made_here() -> None:
-    assert probes.OVERFLOW.read_bytes() == product_graph("MatMulInteger")
+    # Without zero points onnxruntime before 1.30 dies of it under session.x64quantprecision.
+    assert probes.OVERFLOW.read_bytes() == product_graph("MatMulInteger", "zero", "weight_zero")
 
 
 def float_graph(nodes: list[Any], constants: dict[str, Any]) -> bytes:
@@ -113,7 +114,7 @@ def test_the_cpu_provider_neither_rounds_nor_overflows_on_them() -> None:
 @pytest.mark.parametrize(
     ("probe", "wrong", "right"),
     [
-        (probes.int8_overflows, 8160, 64 * 255 * 127),
+        (probes.int8_overflows, 8160, 64 * 127 * 127),
         (probes.qdq_overflows, 8160, 64 * 127 * 127),
         (probes.rounds_floats, 64, 64 * (1 + 2**-12)),
     ],
