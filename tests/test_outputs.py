@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from sentence_transformers.util.quantization import quantize_embeddings
 
@@ -21,6 +22,8 @@ def vectors(rows: int, dimension: int = 24) -> Any:
 @pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "float32"])
 @pytest.mark.parametrize("rows", [1, 3, 250])
 def test_precisions_are_those_of_quantize_embeddings(precision: Any, rows: int) -> None:
+    if precision == "int8" and tuple(map(int, sentence_transformers.__version__.split(".")[:2])) < (5, 7):
+        pytest.skip("sentence-transformers rounds down since 5.7, and towards zero before")
     given = vectors(rows)
     given[:, 3] = 0.25  # a component without a range
     expected = quantize_embeddings(given, precision)

@@ -308,6 +308,7 @@ class _Attempt:
         return sum(self.errors.values())
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of weights that no training made
 def _attempt(weights: dict[str, Floats], sample: Floats, how: InputQuantization, split: Split | None) -> _Attempt:
     """Quantise layers that read one input, and measure each one's error on a sample of it."""
     exact = {name: sample @ weight for name, weight in weights.items()}
@@ -327,7 +328,8 @@ def _quantize(weight: Floats, how: InputQuantization) -> QuantizedLinear:
 def _error(x: Floats, exact: Floats, linear: QuantizedLinear) -> float:
     """Relative error of a layer's output on a sample of its input: the root mean square over tokens of |y - int8(y)| / |y|.
 
-    Each token counts alike. In a Frobenius norm one token, as large as trained encoders make `<s>`, would hide all others.
+    Each token counts alike. In a Frobenius norm one token, as large as trained encoders make `<s>`, would hide all others. What is
+    no number counts as infinite.
     """
     zero_point = linear.input.zero_point
     scale: Any = linear.input.scale
@@ -338,7 +340,8 @@ def _error(x: Floats, exact: Floats, linear: QuantizedLinear) -> float:
     approximate = (quantised @ linear.weight.astype(np.float32)) * scale * linear.weight_scale
     lengths = np.linalg.norm(exact, axis=1)
     floor = max(_SMALLEST_OUTPUT * float(np.median(lengths)), TINY)
-    return float(np.sqrt(np.mean((np.linalg.norm(exact - approximate, axis=1) / np.maximum(lengths, floor)) ** 2)))
+    error = float(np.sqrt(np.mean((np.linalg.norm(exact - approximate, axis=1) / np.maximum(lengths, floor)) ** 2)))
+    return error if np.isfinite(error) else np.inf
 
 
 def _gelu(z: Floats) -> Floats:

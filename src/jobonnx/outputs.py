@@ -62,6 +62,8 @@ class Output:
 def quantize(vectors: Floats, precision: str) -> Any:
     """Quantise vectors as `sentence_transformers.quantize_embeddings` does it without ranges of the caller's.
 
+    It is that function of sentence-transformers 5.7; older ones round "int8" towards zero.
+
     Args:
         vectors: float32 [rows, dimension].
         precision: "int8" and "uint8" spread each component's own range, over these rows, on 256 steps, so that vectors of different

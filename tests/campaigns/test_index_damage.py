@@ -241,7 +241,8 @@ def one_sentence(error: Exception) -> None:
 def used(chances: random.Random, folder: Path, verify: bool) -> None:
     """Search and write, whatever is there: one sentence at worst."""
     index = Index.open(folder, verify=verify)
-    queries = vectors(["query", "title 3"]) if index.dimension == DIMENSION else np.eye(2, index.dimension, dtype=np.float32)
+    alike = np.full((2, index.dimension), index.dimension**-0.5, np.float32)
+    queries = vectors(["query", "title 3"]) if index.dimension == DIMENSION else alike
     index.search(queries, 5, fingerprint=index.fingerprint)
     if index.has_approximate:
         index.search(queries, 5, fingerprint=index.fingerprint, approximate=True)

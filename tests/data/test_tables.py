@@ -282,8 +282,11 @@ def test_columns_of_parquet_that_hold_no_titles(titles: Any, shown: str, tmp_pat
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_text_of_every_type_of_arrow(kind: Any, tmp_path: Path) -> None:
-    titles = pa.array(["nurse", None, "cook"]).cast(kind)
-    (block,) = rows(parquet(tmp_path / "a.parquet", titles, [1, 2, None]), skip=1)
+    try:
+        file = parquet(tmp_path / "a.parquet", pa.array(["nurse", None, "cook"]).cast(kind), [1, 2, None])
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__} writes no such file: {error}")
+    (block,) = rows(file, skip=1)
     assert block.titles.type == pa.string()
     assert (block.titles.to_pylist(), block.wrong, block.ids.to_pylist()) == ([None, "cook"], {0: "null"}, [2, None])
 
