@@ -105,8 +105,8 @@ def check_vectors(checkpoint: Checkpoint, texts: Sequence[str], rows: Sequence[S
             )
     if theirs.shape != vectors.shape:
         raise JobonnxError(
-            f"{folder}: sentence-transformers {version('sentence-transformers')} computes vectors of {theirs.shape[1]} numbers, and "
-            f"jobonnx of {vectors.shape[1]}, so a file there means what jobonnx does not know; report it as an issue, with the "
+            f"{folder}: sentence-transformers {version('sentence-transformers')} computes vectors of {theirs.shape[1]} numbers, "
+            f"and jobonnx of {vectors.shape[1]}, so a file there means what jobonnx does not know; report it as an issue, with the "
             "folder's small files"
         )
     apart = np.linalg.norm(theirs - vectors, axis=1) / np.maximum(np.linalg.norm(theirs, axis=1), np.finfo(np.float32).tiny)
