@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from helpers.checkpoints import ROOT
+from helpers.environments import build_wheel, clean_environment, install
 
 CLIENT = re.compile(r"<!-- client: (\S+); install: (.+?) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CLIENTS = {
@@ -54,10 +52,7 @@ def test_blocks_compile() -> None:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
-    (found,) = folder.glob("*.whl")
-    return found
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.mark.slow
@@ -65,16 +60,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_runs_unmodified(name: str, wheel: Path, tmp_path: Path) -> None:
     packages, code = CLIENTS[name]
-    home = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-    python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     torch = [] if name in WITHOUT_TORCH else ["torch==2.13.0"]
-    environment: dict[str, Any] = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    install = [str(python), "-m", "pip", "install", "-q", f"{wheel}[cpu]", *shlex.split(packages), *torch]
-    subprocess.run(install, check=True, env=environment)
+    python = install(tmp_path, f"{wheel}[cpu]", *shlex.split(packages), *torch)
     work = tmp_path / "work"
     work.mkdir()
-    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "PYTHONUTF8": "1", "ANONYMIZED_TELEMETRY": "False"}
+    environment = clean_environment(HF_HUB_OFFLINE="1", HOME=str(tmp_path), PYTHONUTF8="1", ANONYMIZED_TELEMETRY="False")
     script = work / "client.py"
     guarded = "".join(f"    {line}" for line in (code + CHECK).splitlines(keepends=True))
     script.write_text(f"if __name__ == '__main__':\n{guarded}", "utf-8")

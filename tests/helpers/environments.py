@@ -20,9 +20,14 @@ def install(folder: Path, *packages: str) -> Path:
 
 def install_jobonnx(folder: Path, extras: str, *packages: str) -> Path:
     """Make an environment with jobonnx as it is here, some of its extras, and other packages; return its Python."""
+    return install(folder, f"{build_wheel(folder)}[{extras}]", *packages)
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel of jobonnx as it is here; return its path."""
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
     (wheel,) = folder.glob("*.whl")
-    return install(folder, f"{wheel}[{extras}]", *packages)
+    return wheel
 
 
 def clean_environment(**more: str) -> dict[str, str]:

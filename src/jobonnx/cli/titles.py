@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,9 +18,6 @@ from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.errors import JobonnxError
 from jobonnx.files import replaced, split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
-
-if TYPE_CHECKING:
-    pass
 
 _WORTH_KEEPING = 1000  # titles of a corpus; a smaller one is encoded in less time than it takes to look it up
 
