@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from jobonnx import __version__
@@ -101,6 +100,8 @@ def spans_of_environment() -> Spans | None:
 
 
 def _exporter(name: str) -> Any:
+    from importlib.metadata import entry_points  # here, as a start without traces need not wait for it
+
     protocol = (
         os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
     )
