@@ -21,8 +21,10 @@ END = "<!-- end -->"
 
 def commands(group: click.Group = main, path: str = "jobonnx") -> Iterator[tuple[str, click.Command]]:
     """Yield every command with its full name, groups left out, in alphabetical order."""
-    for name, command in sorted(group.commands.items()):
-        if command.hidden:
+    context = click.Context(group)
+    for name in group.list_commands(context):  # in alphabetical order; the program imports each when it is asked for
+        command = group.get_command(context, name)
+        if command is None or command.hidden:
             continue
         if isinstance(command, click.Group):
             yield from commands(command, f"{path} {name}")

@@ -66,8 +66,8 @@ def _anchors(text: str) -> set[str]:
 def _resolve(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command that these words call, and the words after it."""
     command: click.Command = main
-    while isinstance(command, click.Group) and words and words[0] in command.commands:
-        command, words = command.commands[words[0]], words[1:]
+    while isinstance(command, click.Group) and words and (called := command.get_command(click.Context(command), words[0])):
+        command, words = called, words[1:]
     return command, words
 
 

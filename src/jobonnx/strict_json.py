@@ -15,6 +15,7 @@ from jobonnx.files import optional, replaced, unreadable
 
 T = TypeVar("T")
 _SHOWN = 300  # characters of what is wrong with a value, which may be a number of 4,000 digits
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 _MOST_BYTES = 1 << 28  # a tokenizer.json of 250,002 pieces has 17 MB
 
 
@@ -138,6 +139,7 @@ def _unknown(value: Any, converted: Any, place: str) -> Iterator[str]:
         for name, part in value.items():
             yield from _unknown(part, converted.get(name), f"{place}.{name}" if place else name)
     elif isinstance(converted, list | tuple) and isinstance(value, list):
+        if _LEAVES.issuperset(map(type, value)):  # most lists; an index has a title per item
+            return
         for number, (part, made) in enumerate(zip(value, converted, strict=False)):
-            if not isinstance(part, str | int | float | None):  # most items of most lists
-                yield from _unknown(part, made, f"{place}[{number}]")
+            yield from _unknown(part, made, f"{place}[{number}]")

@@ -122,7 +122,7 @@ def test_help_and_version() -> None:
     assert "export" in run("--help").stdout
     assert "Rank a list of job titles" in run().output
     assert run("--version").stdout.startswith("jobonnx, version ")
-    for command in main.commands:
+    for command in main.list_commands(click.Context(main)):
         assert run(command, "--help").exit_code == 0
 
 
@@ -431,8 +431,19 @@ def test_a_reader_that_leaves_is_no_error(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_the_ones_promised() -> None:
-    assert {"export", "info", "verify", "encode", "match"} <= set(main.commands)
-    assert all(isinstance(command, click.Command) for command in main.commands.values())
+    context = click.Context(main)
+    names = main.list_commands(context)
+    assert {"export", "info", "verify", "encode", "match"} <= set(names)
+    assert all(isinstance(main.get_command(context, name), click.Command) for name in names)
+    assert main.get_command(context, "nonsense") is None
+
+
+def test_a_command_imports_no_other() -> None:
+    code = "import sys, jobonnx.cli.main as m, click; m.main.get_command(click.Context(m.main), 'match'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in loaded if name.startswith("jobonnx.cli.")} == {
+        f"jobonnx.cli.{name}" for name in ("input", "main", "options", "prompts", "titles")
+    }
 
 
 def test_match_encodes_a_large_corpus_once(

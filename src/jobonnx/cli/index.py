@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobonnx.cli.input import Table, read_table
 from jobonnx.cli.options import FILE, encoder_options, json_option, load, top_k_option
 from jobonnx.cli.prompts import prompt_for, prompt_options, take_prompts
 from jobonnx.errors import JobonnxError
-from jobonnx.files import read_lines, split_lines
+from jobonnx.files import split_lines
 from jobonnx.text.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     from jobonnx.search.index import Index
 
 _BLOCK = 4096  # titles encoded and added at once: what a kill can lose, and the memory that vectors take
-
-
-@dataclass(frozen=True)
-class Table:
-    """Titles and, if there are any, an id for each."""
-
-    titles: list[str]
-    ids: list[str] | None = None
 
 
 def _titles_options(command: Any) -> Any:
@@ -237,50 +229,3 @@ def _read(titles: Sequence[str], path: Path | None, column: str | None, id_colum
     if not kept:
         raise JobonnxError(f"{path or 'the input'} holds no titles; give one per line")
     return Table([table.titles[place] for place in kept], None if table.ids is None else [table.ids[place] for place in kept])
-
-
-def read_table(path: Path, column: str | None, id_column: str | None) -> Table:
-    """Read titles and ids from a file: one title per line, or columns of a .tsv or .csv file whose first line names them.
-
-    Raises:
-        JobonnxError: it cannot be read, or has no such column, or a line with too few or too many fields, or one without an id.
-    """
-    import csv
-
-    lines = read_lines(path)
-    delimiter = {".tsv": "\t", ".csv": ","}.get(path.suffix.lower())
-    if delimiter is None:
-        if column or id_column:
-            raise JobonnxError(f"{path} has one title per line and no columns; name a .tsv or .csv file, or leave out the columns")
-        return Table(lines)
-    # Spreadsheets quote fields that hold the separator, quotes or line ends, in .tsv files too.
-    rows = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
-    try:
-        header = next(rows, [])
-        places = {name: _column(path, header, name) for name in (column, id_column) if name is not None}
-        if column is None:
-            raise JobonnxError(f"{path} has the columns {', '.join(header)}; name the one of the titles with --column")
-        titles: list[str] = []
-        ids: list[str] = []
-        for row in rows:
-            if not row:  # an empty line
-                continue
-            if len(row) != len(header):
-                raise JobonnxError(
-                    f"{path}, line {rows.line_num} has {len(row)} fields and the first line {len(header)}; give each line as many"
-                )
-            titles.append(row[places[column]])
-            if id_column is not None:
-                if not row[places[id_column]].strip():
-                    raise JobonnxError(f"{path}, line {rows.line_num} has no {id_column}; give every title an id")
-                ids.append(row[places[id_column]])
-    except csv.Error as error:
-        raise JobonnxError(f"{path}, line {rows.line_num} is not valid {path.suffix[1:].upper()} ({error}); correct it") from None
-    return Table(titles, ids if id_column is not None else None)
-
-
-def _column(path: Path, header: list[str], name: str) -> int:
-    if header.count(name) != 1:
-        found = "no column" if name not in header else "more than one column"
-        raise JobonnxError(f"{path} has {found} {name!r}; its first line has {', '.join(header) or 'nothing'}")
-    return header.index(name)

@@ -7,23 +7,43 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
 
 from jobonnx import signals
-from jobonnx.cli.bench import bench
-from jobonnx.cli.bundle import export, info, tune, verify
-from jobonnx.cli.embed import embed
-from jobonnx.cli.evaluate import evaluate, rank
-from jobonnx.cli.index import index
 from jobonnx.cli.options import log_to_stderr
-from jobonnx.cli.serve import serve
-from jobonnx.cli.titles import encode, match
 from jobonnx.errors import JobonnxError
+
+_COMMANDS = {  # command -> its module beside this one
+    "bench": "bench",
+    "embed": "embed",
+    "encode": "titles",
+    "evaluate": "evaluate",
+    "export": "bundle",
+    "index": "index",
+    "info": "bundle",
+    "match": "titles",
+    "rank": "evaluate",
+    "serve": "serve",
+    "tune": "bundle",
+    "verify": "bundle",
+}
 
 
 class _Commands(click.Group):
+    """The commands, each imported when it is asked for: all of them together take longer than `match` has to spare."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"jobonnx.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
         with _one_line():
             return super().make_context(*arguments, **extra)
@@ -76,7 +96,3 @@ def main(ctx: click.Context) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
         sys.stdout.reconfigure(encoding="utf-8")
     ctx.with_resource(log_to_stderr())
-
-
-for command in (bench, embed, encode, evaluate, export, index, info, match, rank, serve, tune, verify):
-    main.add_command(command)
