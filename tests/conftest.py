@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.checkpoints import make_checkpoint
+from helpers.checkpoints import make_checkpoint, measure_few_texts
 from helpers.hub_server import Hub, serve_hub
 from jobonnx import Encoder
 
@@ -52,6 +52,12 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
     export(str(checkpoint), folder)
     return folder
+
+
+@pytest.fixture
+def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For exports whose figures nobody looks at."""
+    measure_few_texts(monkeypatch)
 
 
 # Without bf16: its graphs are for OpenVINO on CPUs that compute in bf16, which the machines that run these tests may lack.

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
-from helpers.checkpoints import MAX_TOKENS, make_checkpoint
+from helpers.checkpoints import MAX_TOKENS, make_checkpoint, measure_few_texts
 from jobonnx import Encoder, JobonnxError
 from jobonnx.arrays import Floats
 from jobonnx.bundle.integrity import with_checksum
@@ -253,7 +253,9 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, SentenceT
     checkpoint = make_checkpoint(folder / "e5", pooling="mean", normalize=False, num_hidden_layers=1)
     settings = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "query"}
     (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    export(str(checkpoint), folder / "bundle", ("fp32",))
+    with pytest.MonkeyPatch.context() as patch:
+        measure_few_texts(patch)
+        export(str(checkpoint), folder / "bundle", ("fp32",))
     return Encoder(folder / "bundle", provider="cpu"), SentenceTransformer(str(checkpoint), device="cpu")
 
 

@@ -40,6 +40,7 @@ def test_cache_folder_and_local_files_only(hub: Hub, tmp_path: Path) -> None:
         assert done.stdout == "True (256,)\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_saved_model_on_the_hub_opens_by_its_name(hub: Hub, tmp_path: Path) -> None:
     from jobonnx.sentence_transformers import load
 

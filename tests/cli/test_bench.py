@@ -26,6 +26,7 @@ def run(*arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_report_of_the_small_bundle(bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason='the report needs matplotlib: pip install "jobonnx[bench]"')
     titles = tmp_path / "titles.txt"

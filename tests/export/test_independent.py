@@ -264,12 +264,6 @@ def test_folder_that_sentence_transformers_cannot_load_is_an_error(copy: Path) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobonnx_export.texts.PER_LANGUAGE", 12)
-    monkeypatch.setattr("jobonnx_export.texts.CALIBRATION_PER_LANGUAGE", 12)
-
-
 @pytest.mark.parametrize("here", [True, False])
 def test_export_says_whether_it_compared(
     checkpoint: Path, tmp_path: Path, few_texts: None, here: bool, monkeypatch: pytest.MonkeyPatch

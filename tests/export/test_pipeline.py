@@ -43,14 +43,6 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
-@pytest.fixture
-def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For exports whose figures nobody looks at."""
-    monkeypatch.setattr("jobonnx_export.texts.PER_LANGUAGE", 12)
-    monkeypatch.setattr("jobonnx_export.texts.RANKED_PER_LANGUAGE", 1)
-    monkeypatch.setattr("jobonnx_export.texts.CALIBRATION_PER_LANGUAGE", 12)
-
-
 def manifest_of(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return content
@@ -184,6 +176,7 @@ def test_rejected_variant_is_left_out_with_its_figures_and_exit_status_1(
     assert left == {"fp16-cuda.onnx", "fp16-tensorrt.onnx", "fp16.data"}
 
 
+@pytest.mark.slow
 def test_rejected_variant_that_nobody_asked_for_is_a_warning(
     checkpoint: Path, place: Path, few_texts: None, strict_int8: None
 ) -> None:
@@ -492,6 +485,7 @@ def test_full_disk(checkpoint: Path, place: Path, few_texts: None, small_disk: N
     assert empty(place)
 
 
+@pytest.mark.slow
 def test_full_disk_in_optimums_process(
     checkpoint: Path, place: Path, few_texts: None, small_disk: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +518,7 @@ except Stopped as stopped:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "variant", "step"),
     [

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from helpers.checkpoints import make_checkpoint
+from helpers.checkpoints import make_checkpoint, measure_few_texts
 from helpers.figures import figure
 from jobonnx.bundle.manifest import Bundle
 from jobonnx.errors import JobonnxError
@@ -39,6 +39,7 @@ def mean_bundle(mean_checkpoint: Path, bundle: Path, tmp_path_factory: pytest.Te
     output = tmp_path_factory.mktemp("bundle") / "mean"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobonnx_export.pipeline.export_portable", copied)
+        measure_few_texts(patch)
         export(str(mean_checkpoint), output, ["fp32"])
     return output
 
@@ -93,6 +94,7 @@ def test_bundle_measured_it_too(bundle: Path) -> None:
     assert figure(graph.parity, "max_abs") <= 1e-5
 
 
+@pytest.mark.slow
 def test_failure_of_optimum_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing-like-it"}')
     with pytest.raises(JobonnxError, match="optimum could not export it") as caught:

@@ -110,3 +110,10 @@ def _tokenizer() -> str:
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     content: str = tokenizer.to_str()
     return content
+
+
+def measure_few_texts(patch: pytest.MonkeyPatch) -> None:
+    """Let exports calibrate and measure with a few texts: measuring takes most of their time."""
+    patch.setattr("jobonnx_export.texts.PER_LANGUAGE", 12)
+    patch.setattr("jobonnx_export.texts.RANKED_PER_LANGUAGE", 1)
+    patch.setattr("jobonnx_export.texts.CALIBRATION_PER_LANGUAGE", 12)

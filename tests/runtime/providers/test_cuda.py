@@ -68,7 +68,7 @@ def test_batches_alone_and_as_given(encoder: Encoder) -> None:
 
 
 @pytest.mark.medium
-def test_mean_pooling_without_normalisation(tmp_path: Path) -> None:
+def test_mean_pooling_without_normalisation(tmp_path: Path, few_texts: None) -> None:
     from jobonnx_export.pipeline import export
 
     checkpoint = make_checkpoint(tmp_path / "mean", pooling="mean", normalize=False, num_hidden_layers=1)
