@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r training/checkpoint "$work/jobonnx-small" # the folder's name is the model's name
 cp LICENSE NOTICE "$work/jobonnx-small"
-printf -- '---\nlicense: apache-2.0\nlanguage: [en, de, es, zh]\n---\n' > "$work/jobonnx-small/README.md" # for the bundle's
+printf -- '---\nlicense: apache-2.0\nlanguage: [bg, cs, da, de, en, es, et, fr, hr, hu, it, lt, lv, nl, "no", pl, pt, ro, sk, sl, sv, zh]\n---\n' > "$work/jobonnx-small/README.md" # for the bundle's
 jobonnx export "$work/jobonnx-small" -o "$work/small" --variant int8
 rm -rf src/jobonnx/data/small
 mv "$work/small" src/jobonnx/data/small

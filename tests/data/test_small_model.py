@@ -10,23 +10,24 @@ import pytest
 from helpers.checkpoints import AVATURE, SHARED, SMALL, needs, needs_avature
 from jobonnx import Bundle, Encoder
 from jobonnx.bundle.manifest import TOKENIZER
-from jobonnx.data.titles import read_lexicon, read_titles
+from jobonnx.data.titles import read_titles
 from jobonnx.evaluation.evaluate import compare, evaluate
 from jobonnx.evaluation.formats import read_folder
 from jobonnx.evaluation.tfidf import Tfidf
 from jobonnx.runtime.engine import Engine
 from jobonnx.runtime.tuning_cache import default_settings
 from jobonnx.text.tokenizer import Tokenizer
-from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet
+from jobonnx_train.readers import LANGUAGES, MORE_LANGUAGES
 from jobonnx_train.recipe import small_recipe
-from jobonnx_train.split import hold_out
-from jobonnx_train.tasks import validation_sets
+from jobonnx_train.runs import Sources
+from jobonnx_train.tasks import Retrieval, validation_sets
 from jobonnx_train.validation import score
 
 pytestmark = pytest.mark.medium
 
-ESCO, ONET, CSCO = SHARED / "esco_v1.2.0", SHARED / "onet_27.0", SHARED / "csco2022" / "csco22.csv"
+ESCO, MORE, ONET, CSCO = (SHARED / name for name in ("esco_v1.2.0", "esco_multilingual", "onet_27.0", "csco2022/csco22.csv"))
 MEGABYTE = 1 << 20
+needs_titles = needs("the titles of ESCO, O*NET and CSCO", ESCO, MORE, ONET, CSCO)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_no_graphs_vectors_depend_on_batch_mates(exported: Path) -> None:
 
 
 def test_weights_are_small_enough_to_commit() -> None:
-    assert (SMALL / "model.safetensors").stat().st_size <= 16 * MEGABYTE
+    assert (SMALL / "model.safetensors").stat().st_size <= 24 * MEGABYTE
     assert sum(entry.size for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
 
 
@@ -82,21 +83,62 @@ def test_synonyms_come_first() -> None:
     assert {"Abgeordneter", "Parlamentarier"} <= set(best)
 
 
-@needs("the titles of ESCO, O*NET and CSCO", ESCO, ONET, CSCO)
-def test_occupations_it_never_saw_are_found_in_another_language() -> None:
-    groups = [*read_esco(ESCO), *read_onet(ONET), *read_csco(CSCO), *lexicon_groups(read_lexicon())]
-    recipe = small_recipe()
-    tasks = validation_sets(hold_out(groups, recipe.held_out), recipe.arguments["seed"])
+def test_capitals_and_full_width_forms_change_nothing() -> None:
     encoder = Encoder(provider="cpu")
-    for name, least in (("mix_de", 0.4), ("mix_es", 0.4), ("mix_zh", 0.25)):
-        assert len(tasks[name].queries) >= 100, name
-        assert len(tasks[name].corpus) >= 1000, name
-        assert score(encoder, name, tasks[name]) >= least, name
+    titles = [
+        "Data Engineer",
+        "infirmière de bloc opératoire",
+        "Großhandelskaufmann",
+        "žurnalist",
+        "ředitel školy",
+        "медицинска сестра",
+    ]
+    vectors = encoder.encode(titles)
+    np.testing.assert_array_equal(encoder.encode([title.upper() for title in titles]), vectors)
+    np.testing.assert_array_equal(encoder.encode([title.lower() for title in titles]), vectors)
+    np.testing.assert_array_equal(encoder.encode("ＤＡＴＡ ｅｎｇｉｎｅｅｒ"), vectors[0])
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Retrieval]:
+    """What the training held out, language by language."""
+    recipe = small_recipe()
+    found = validation_sets(Sources(ESCO, ONET, CSCO, MORE).corpus(recipe.held_out), recipe.arguments["seed"])
+    assert all(len(found[f"mix_{language}"].queries) >= 100 for language in LANGUAGES if language != "en")
+    assert all(len(task.corpus) >= 1000 for name, task in found.items() if name[-2:] in LANGUAGES)
+    return found
+
+
+@needs_titles
+def test_occupations_it_never_saw_are_found_in_another_language(tasks: dict[str, Retrieval]) -> None:
+    encoder = Encoder(provider="cpu")
+    for language, least in {"de": 0.65, "es": 0.68, "zh": 0.66, "fr": 0.4, "pl": 0.4, "hu": 0.25}.items():
+        assert score(encoder, f"mix_{language}", tasks[f"mix_{language}"]) >= least, language
+
+
+@pytest.mark.slow
+@needs_titles
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_it_beats_the_baseline_within_each_of_its_languages(language: str, tasks: dict[str, Retrieval]) -> None:
+    name = f"full_{language}"
+    assert score(Encoder(provider="cpu"), name, tasks[name]) >= score(Tfidf(tasks[name].corpus.values()), name, tasks[name])
+
+
+@pytest.mark.slow
+@needs_titles
+def test_the_new_languages_meet_english(tasks: dict[str, Retrieval]) -> None:
+    encoder = Encoder(provider="cpu")
+    recalls = [score(encoder, f"mix_{language}", tasks[f"mix_{language}"]) for language in MORE_LANGUAGES]
+    assert min(recalls) >= 0.25
+    assert sum(recalls) / len(recalls) >= 0.4
 
 
 @pytest.mark.slow
 @needs_avature
-@pytest.mark.parametrize(("language", "least"), [("en", 1.1), ("es", 1.0), ("de", 0.8), ("zh", 0.8)])
+@pytest.mark.parametrize(
+    ("language", "least"),
+    [("en", 1.1), ("es", 1.0), ("de", 1.0), ("zh", 1.0), ("fr", 1.0), ("it", 1.0), ("nl", 1.0), ("pl", 1.0), ("pt", 1.0)],
+)
 def test_ranking_beats_the_baseline_and_int8_loses_nothing(exported: Path, language: str, least: float) -> None:
     dataset = read_folder(AVATURE / language)
     fp32, *quantised = (evaluate(Encoder(exported, variant=v, provider="cpu"), dataset) for v in ("fp32", "int8", "int8-static"))

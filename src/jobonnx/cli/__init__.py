@@ -1,5 +1,6 @@
 """The command line: one file per group of commands, and the program's first and last lines."""
 
+import gc
 import os
 import sys
 
@@ -23,6 +24,7 @@ def main() -> None:
             if not (isinstance(end, SystemExit) and not end.code):
                 signals.check()  # native code under way may raise something of its own in place of the interrupt
             signals.ignore()  # the work is done: Python's own end would give them back their defaults
+            gc.freeze()  # and would look twice through all objects for what nobody needs
             raise
     except (Stopped, KeyboardInterrupt) as stop:
         signals.ignore()

@@ -1,1 +1,1 @@
-"""What comes with the package: job titles in four languages, and a small trained model."""
+"""What comes with the package: job titles in four languages, and a small model trained on 22."""
