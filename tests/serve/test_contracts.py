@@ -179,7 +179,9 @@ def test_tokens_are_the_tokenizers_and_stand_where_they_say(service: Running, sm
     (tokens,) = service.post("/tokenize", {"inputs": text}).json()
     assert [token["id"] for token in tokens] == small.tokenize([text])[0]
     assert tokens[0]["special"]
-    shown = "".join(text[token["start"] : token["stop"]] for token in tokens if not token["special"])
+    # The mark of a word's beginning, where it is a token of its own, stands at the first letter, which the next token has too.
+    words = [token for token in tokens if not token["special"] and token["text"] != "▁"]
+    shown = "".join(text[token["start"] : token["stop"]] for token in words)
     assert shown.replace(" ", "") == text.replace(" ", "")
     (plain,) = service.post("/tokenize", {"inputs": text, "add_special_tokens": False}).json()
     assert [token["id"] for token in plain] == small.tokenize([text])[0][1:-1]
@@ -209,7 +211,7 @@ def test_token_ids_are_taken_where_the_operator_says_so(small: Encoder) -> None:
         vectors = vectors_of(embeddings(other, rows))
         assert (np.sum(vectors * small.encode(["nurse", "cook"]), axis=1) >= 0.99999).all()
         assert vectors_of(embeddings(other, rows[0])).shape == (1, 256)
-        wrongs: list[Any] = [[[0, 12_000, 2]], [[-1]], [[0] * 129], [[]], [["nurse"]], [[10**30]]]
+        wrongs: list[Any] = [[[0, 32_000, 2]], [[-1]], [[0] * 129], [[]], [["nurse"]], [[10**30]]]
         for wrong in wrongs:
             error_of(other.post("/v1/embeddings", {"input": wrong}), 422)
 
@@ -448,7 +450,9 @@ def test_match_over_the_built_in_titles_says_how_far_it_is_and_then_answers(smal
             assert first.headers["retry-after"]
         other.until(lambda: other.post("/match", {"titles": "Volksvertreter"}).status_code == 200, 300)
         (result,) = other.post("/match", {"titles": "Volksvertreter", "top_k": 3}).json()["results"]
-        assert [match["title"] for match in result["matches"]][:2] == ["Volksvertreter", "Abgeordneter"]
+        titles = [match["title"] for match in result["matches"]]
+        assert titles[0] == "Volksvertreter"
+        assert "Parlamentarier" in titles
 
 
 def test_the_page_and_the_list_of_routes_are_there(service: Running) -> None:

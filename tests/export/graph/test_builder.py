@@ -159,7 +159,9 @@ def test_single_token_rows(engine: Engine) -> None:
     expected = engine.source.reference.encode(rows)
     vectors = engine.run(rows)
     assert not tolerance_violations(engine.variant, measure(expected, vectors))
-    assert_same_vectors(engine, engine.run([[7]]), vectors[:1])
+    # The QDQ graph's bytes may follow the width of the padding, see assert_same_vectors: a row of one token here, seven wide there.
+    width = max(map(len, rows)) if engine.standard_ops_only and engine.variant == "int8-static" else 0
+    assert_same_vectors(engine, engine.run([[7]], width), vectors[:1])
 
 
 def test_limit_is_computed_and_one_past_it_is_refused(engine: Engine) -> None:
