@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from jobonnx import __version__
 from jobonnx.bundle.hub import HUB_ID
 from jobonnx.bundle.manifest import PORTABLE, Bundle, Graph
 from jobonnx.errors import reason
@@ -80,7 +80,7 @@ def _text(bundle: Bundle, licences: list[str]) -> str:
     return _template("card.md").substitute(
         name=name,
         source=where,
-        version=version("jobonnx"),
+        version=__version__,
         dimension=model.dimension,
         pooling=model.pooling.upper() if model.pooling == "cls" else model.pooling,
         length="unit length" if model.normalize else "any length",

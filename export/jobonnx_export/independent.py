@@ -90,9 +90,11 @@ def check_vectors(checkpoint: Checkpoint, texts: Sequence[str], rows: Sequence[S
     folder = checkpoint.folder
     with native(f"{folder}: sentence-transformers cannot load it", "mend the folder until it does"):
         model = _load(checkpoint, {"torch_dtype": torch.float32})
+        most = model.max_seq_length
         if _makes_tokenizers_anew():
             model[0].processor = _auto_tokenizer(checkpoint.transformer)
-        limit = {"truncation": True, "max_length": model.max_seq_length}
+            model.max_seq_length = most  # is kept in the tokenizer there
+        limit = {"truncation": True, "max_length": most}
         their_rows = [list(map(int, ids)) for ids in model.tokenizer(list(texts), **limit)["input_ids"]]
         theirs = model.encode(list(texts), prompt="", convert_to_numpy=True, show_progress_bar=False)
     del model

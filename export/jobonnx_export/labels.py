@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
+from jobonnx import __version__
 from jobonnx.bundle.manifest import FORMAT, PORTABLE, Bundle, Graph, Parity
 
 _PREFIX = "jobonnx."
@@ -35,7 +35,7 @@ def label(path: Path, graphs: Sequence[Graph], bundle: Bundle) -> None:
     """
     said = onnx.ModelProto(model_version=FORMAT)
     if not _is_traced(graphs):
-        said.producer_name, said.producer_version = "jobonnx", version("jobonnx")
+        said.producer_name, said.producer_version = "jobonnx", __version__
     for name, value in sorted(properties(graphs, bundle).items()):
         # `jobonnx.bundle.integrity.check_data_file` takes any "location" in a graph for the name of a data file.
         if "location" not in value:
