@@ -327,6 +327,8 @@ def _fp16_for_cuda(work: Work) -> Iterator[Callable[..., Any]]:
         def __init__(self, checkpoint: Any) -> None:
             super().__init__(checkpoint)
             self.model = self.model.to("cuda")
+            self.model.register_forward_pre_hook(_to_the_gpu, with_kwargs=True)
+            self.model.register_forward_hook(_states_from_the_gpu)
 
     pipeline.VARIANTS["fp16"] = replace(pipeline.VARIANTS["fp16"], targets=("cuda",))
     _put_cpu_in_its_place(work)
@@ -335,6 +337,14 @@ def _fp16_for_cuda(work: Work) -> Iterator[Callable[..., Any]]:
         if not work.rehearsal:
             vars(pipeline)["Reference"] = OnTheGpu
     yield pipeline.export
+
+
+def _to_the_gpu(model: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return inputs, {name: value.to("cuda") if hasattr(value, "to") else value for name, value in named.items()}
+
+
+def _states_from_the_gpu(model: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    output["last_hidden_state"] = output.last_hidden_state.cpu()
 
 
 def _put_cpu_in_its_place(work: Work) -> None:

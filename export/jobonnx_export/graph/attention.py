@@ -9,11 +9,9 @@ import numpy as np
 from onnx import TensorProto
 
 from jobonnx_export.checkpoint import Checkpoint
-from jobonnx_export.graph.layout import Layout, Padded, Rows
+from jobonnx_export.graph.layout import MASKED, Layout, Rows, Windows
 from jobonnx_export.graph.linear import Linear
 from jobonnx_export.graph.writer import MICROSOFT
-
-_MASKED = -1e4  # added to the scores of padding: exp gives exactly 0, and float16 can hold it
 
 
 class Attention(ABC):
@@ -61,26 +59,39 @@ class FusedAttention(Attention):
             mask,
             domain=MICROSOFT,
             num_heads=self._heads,
-            mask_filter_value=_MASKED,
+            mask_filter_value=MASKED,
         )
 
 
-class FusedAttentionByLengths(FusedAttention):
-    """ONNX Runtime's kernel for GPUs: it takes each title's length in place of a mask, and adds the biases in the same pass."""
+class WindowedAttention(Attention):
+    """ONNX Runtime's kernel for GPUs, on windows of several titles; see `Windows`.
 
-    def __init__(self, checkpoint: Checkpoint, layout: Padded, linear: Linear, dtype: Any) -> None:
+    The kernel gets no biases, which would cost a pass over queries, keys and values each. That of the keys adds the same to all
+    scores of a query, which softmax takes out again. That of the values passes the softmax, whose weights sum to 1, and is added
+    after the output projection. That of the queries is added before.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layout: Windows, linear: Linear, dtype: Any) -> None:
         super().__init__(checkpoint, layout, linear)
-        self._padded = layout
+        self._windows = layout
         self._dtype = dtype
-        self._lengths = self._graph.op("ReduceSum", layout.mask, self._graph.ints(1), keepdims=0, name="lengths")
+
+    def __call__(self, x: str, rows: Rows, keys: str, values: str, name: str) -> str:
+        """See `Attention`."""
+        tensor = self._checkpoint.tensor
+        queries = f"{name}.self.query"
+        projected = self._windows.linear(x, queries, tensor(f"{queries}.weight"), tensor(f"{queries}.bias"), self._dtype)
+        attended = self._attend(projected, keys, values, self._windows.apart(rows, self._dtype))
+        weight = tensor(f"{name}.output.dense.weight")
+        bias = tensor(f"{name}.output.dense.bias") + weight @ tensor(f"{name}.self.value.bias")
+        return self._windows.linear(attended, f"{name}.output.dense", weight, bias, self._dtype)
 
     def _project(self, x: str, name: str) -> str:
-        return self._padded.product(x, name, self._checkpoint.tensor(f"{name}.weight"), self._dtype)
+        return self._windows.product(x, name, self._checkpoint.tensor(f"{name}.weight"), self._dtype)
 
     def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
-        biases = [self._checkpoint.tensor(f"{name}.{part}.bias") for part in ("query", "key", "value")]
-        bias = self._graph.const(f"{name}.bias", np.concatenate(biases).astype(self._dtype))
-        return self._fused(queries, keys, values, bias, self._lengths)
+        inputs = (queries, keys, values, "", "", name)
+        return self._graph.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=self._heads)
 
 
 class StandardAttention(Attention):
@@ -114,7 +125,7 @@ class StandardAttention(Attention):
         return g.op("Cast", g.op("MatMul", g.op("Mul", q, scale), k), to=TensorProto.FLOAT)
 
     def _padding(self) -> str:
-        """Return what is added to the scores: 0 for real tokens, `_MASKED` for padding, float32 [batch, 1, 1, sequence]."""
+        """Return what is added to the scores: 0 for real tokens, `MASKED` for padding, float32 [batch, 1, 1, sequence]."""
         g = self._graph
         padding = g.op("Sub", g.scalar("one", 1, np.int32), g.op("Unsqueeze", self._layout.mask, g.ints(1, 2)))
-        return g.op("Mul", g.op("Cast", padding, to=TensorProto.FLOAT), g.scalar("masked", _MASKED, np.float32))
+        return g.op("Mul", g.op("Cast", padding, to=TensorProto.FLOAT), g.scalar("masked", MASKED, np.float32))

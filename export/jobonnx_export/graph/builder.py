@@ -21,9 +21,9 @@ import numpy as np
 from onnx import TensorProto
 
 from jobonnx_export.checkpoint import Checkpoint
-from jobonnx_export.graph.attention import Attention, FusedAttention, FusedAttentionByLengths, StandardAttention
+from jobonnx_export.graph.attention import Attention, FusedAttention, StandardAttention, WindowedAttention
 from jobonnx_export.graph.external_data import DataFile
-from jobonnx_export.graph.layout import Layout, Padded, Rows, Unpadded
+from jobonnx_export.graph.layout import Layout, Padded, Rows, Unpadded, Windows
 from jobonnx_export.graph.linear import FloatLinear, Int8Linear, Linear, QdqLinear
 from jobonnx_export.graph.writer import GraphWriter
 from jobonnx_export.quantize import Int8Recipe, quantize_rows
@@ -62,10 +62,13 @@ def write_float_graph(
         layout: Layout
         attention: Attention
         if padded:
-            layout = Padded(graph, hidden)
+            layout = Padded(graph, hidden) if standard_ops_only else Windows(graph, hidden)
             linear = FloatLinear(checkpoint, layout, dtype)
-            kind = StandardAttention if standard_ops_only else FusedAttentionByLengths
-            attention = kind(checkpoint, layout, linear, dtype)
+            attention = (
+                WindowedAttention(checkpoint, layout, linear, dtype)
+                if isinstance(layout, Windows)
+                else StandardAttention(checkpoint, layout, linear, dtype)
+            )
         else:
             layout = Unpadded(graph, hidden)
             linear = FloatLinear(checkpoint, layout, dtype)

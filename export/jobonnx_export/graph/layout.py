@@ -15,6 +15,9 @@ from onnx import TensorProto
 from jobonnx.arrays import Floats
 from jobonnx_export.graph.writer import GraphWriter
 
+MASKED = -1e4  # added to the scores of what is not attended to: exp gives exactly 0, and float16 can hold it
+_WINDOW = 64  # tokens
+
 
 class Rows(Protocol):
     """Rows of `hidden` numbers: of all tokens, or of the first token of each title."""
@@ -189,3 +192,85 @@ class _PaddedFirst:
 
     def pool(self, x: str) -> str:
         return self._graph.op("Squeeze", x, self._graph.ints(1))
+
+
+class Windows(Padded):
+    """Rows of all cells, several titles side by side in each window: [windows, tokens of a window, hidden].
+
+    The kernels of attention work on tiles of 64 queries, of which a title of 8 tokens fills an eighth. So as many titles as fit
+    into `_WINDOW` tokens, and divide the batch, share a window. They lie in memory as they did, and what is added to the scores
+    keeps each to itself.
+    """
+
+    def __init__(self, graph: GraphWriter, hidden: int) -> None:
+        super().__init__(graph, hidden)
+        g = graph
+        self._batch, self._length = (g.op("Gather", g.op("Shape", self.mask), g.ints(axis)) for axis in (0, 1))
+        sizes = g.ints(*(1 << i for i in range(_WINDOW.bit_length())))
+        fits = g.op("LessOrEqual", g.op("Mul", sizes, self._length), g.ints(_WINDOW))
+        divides = g.op("Equal", g.op("Mod", self._batch, sizes), g.ints(0))
+        possible = g.op("Where", g.op("And", fits, divides), sizes, g.ints(1))
+        self._titles = g.op("ReduceMax", possible, keepdims=1, name="titles")  # of a window
+        self._windows = g.op("Div", self._batch, self._titles, name="windows")
+        self._apart: tuple[str, str] | None = None
+
+    def tokens(self, cells: str) -> str:
+        return self.graph.op("Reshape", cells, self._shape(self._windows, -1))
+
+    def pool(self, x: str) -> str:
+        return super().pool(self._in_titles(x))
+
+    def first_tokens(self, x: str) -> tuple[str, Rows]:
+        g = self.graph
+        first = g.op("Gather", self._in_titles(x), g.ints(0), axis=1)
+        return g.op("Reshape", first, self._shape(self._windows, self._titles, self.hidden)), _WindowedFirst(g, self.hidden)
+
+    def apart(self, rows: Rows, dtype: Any) -> str:
+        """Give what is added to scores: 0 within a title, `MASKED` for other titles and for padding.
+
+        Args:
+            rows: the queries: this layout, for all tokens, or that of first tokens.
+            dtype: of the scores.
+
+        Returns:
+            [windows, 1, queries of a window, tokens of a window].
+        """
+        if self._apart is None:
+            self._apart = self._between_titles(dtype)
+        first, every = self._apart
+        return every if rows is self else first
+
+    def _between_titles(self, dtype: Any) -> tuple[str, str]:
+        g, windows, titles = self.graph, self._windows, self._titles
+        numbers = g.op("Range", g.scalar("zero", 0, np.int64), g.op("Squeeze", titles), g.scalar("step", 1, np.int64))
+        same = g.op("Equal", g.op("Unsqueeze", numbers, g.ints(1, 2)), g.op("Unsqueeze", numbers, g.ints(0, 2)))
+        real = g.op("Cast", g.op("Reshape", self.mask, self._shape(windows, 1, titles, -1)), to=TensorProto.BOOL)
+        seen = g.op("And", same, real)  # [windows, titles, titles, length]
+        added = g.op("Where", seen, g.scalar("seen", 0, dtype), g.scalar("unseen", MASKED, dtype))
+        first = g.op("Reshape", added, self._shape(windows, 1, titles, -1))
+        per_title = g.op("Reshape", added, self._shape(windows, titles, 1, -1))
+        every = g.op("Expand", per_title, self._shape(1, 1, self._length, 1))
+        return first, g.op("Reshape", every, self._shape(windows, 1, g.op("Mul", titles, self._length), -1))
+
+    def _in_titles(self, x: str) -> str:
+        return self.graph.op("Reshape", x, self._shape(self._batch, self._length, self.hidden))
+
+    def _shape(self, *sizes: str | int) -> str:
+        return self.graph.op("Concat", *(size if isinstance(size, str) else self.graph.ints(size) for size in sizes), axis=0)
+
+
+class _WindowedFirst:
+    """One row per title, [windows, titles, hidden]."""
+
+    def __init__(self, graph: GraphWriter, hidden: int) -> None:
+        self._graph = graph
+        self._hidden = hidden
+
+    def to_batch(self, x: str) -> str:
+        return x
+
+    def from_batch(self, x: str) -> str:
+        return x
+
+    def pool(self, x: str) -> str:
+        return self._graph.op("Reshape", x, self._graph.ints(-1, self._hidden))

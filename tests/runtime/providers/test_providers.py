@@ -151,7 +151,7 @@ def test_a_provider_without_graphs_of_its_own_runs_the_standard_ones(bundle: Pat
 # GPUs
 
 
-CUDA = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+CUDA = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": "2"}
 
 
 class FallenBack:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, batch_by_bucket, bucket, pad_to_shape
+from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, aligned_bucket, batch_by_bucket, bucket, pad_to_shape
 from jobonnx.text.batching import pad
 
 MAX_ROWS = st.none() | st.integers(1, 50)
@@ -23,6 +23,17 @@ def test_a_bucket_holds_its_batch_is_its_own_bucket_and_wastes_little(rows: int,
     assert bucket(more_rows, more_length) == (more_rows, more_length)
     assert bucket(rows, length + 1)[1] >= more_length
     assert bucket(rows + 1, length)[0] >= more_rows
+
+
+@given(st.integers(1, 4096), st.integers(1, 600))
+def test_an_aligned_bucket_holds_a_multiple_of_8_tokens_and_differs_for_one_or_two_rows_only(rows: int, length: int) -> None:
+    more_rows, more_length = aligned_bucket(rows, length)
+    assert more_rows * more_length % 8 == 0
+    assert (more_rows, more_length) == aligned_bucket(more_rows, more_length)
+    rows, length = bucket(rows, length)
+    assert more_rows == rows
+    assert length <= more_length < length + 8
+    assert rows <= 2 or more_length == length
 
 
 def test_there_are_few_buckets() -> None:

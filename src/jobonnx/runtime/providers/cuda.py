@@ -1,8 +1,9 @@
-"""NVIDIA GPUs through ONNX Runtime's CUDA provider. Nothing here has run on a GPU yet."""
+"""NVIDIA GPUs through ONNX Runtime's CUDA provider."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from jobonnx.arrays import Ints
 from jobonnx.bundle.manifest import Model
 from jobonnx.errors import ProviderUnavailableError
 from jobonnx.runtime.providers.base import Provider
-from jobonnx.runtime.providers.io_binding import BoundSession
-from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, batch_by_bucket
+from jobonnx.runtime.providers.io_binding import BoundSession, SmallAndLarge
+from jobonnx.runtime.providers.shape_buckets import LAUNCH_TOKENS, aligned_bucket, batch_by_bucket
 from jobonnx.runtime.session import Session, Settings
 
+_CUTLASS = "2"  # AttentionBackend::EFFICIENT_ATTENTION
 _COMPUTE_OPS = {"Gemm", "MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}  # where these run is where the graph runs
 
 
@@ -34,9 +36,11 @@ class Cuda(Provider):
     def configure(self, options: Any, graph: Path, model: Model | None, settings: Settings) -> list[Any] | None:
         """Compute in the precision of the variant's name."""
         # TF32 would round fp32 inputs to 10 bits. Strict: a LayerNorm fused with the sum before it adds up in float32.
-        own = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+        # Attention by CUTLASS: cuDNN's kernel takes longer on titles, and plans each new shape for up to a second.
+        own = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": _CUTLASS}
         if settings.capture:
             own["enable_cuda_graph"] = "1"
+            options.enable_mem_pattern = False  # it allocates anew in a shape's second run, the one that is captured
         return [(self.ort_name, own), "CPUExecutionProvider"]
 
     def batches(self, lengths: Sequence[int], token_budget: int, max_rows: int | None = None) -> list[Ints]:
@@ -50,15 +54,21 @@ class Cuda(Provider):
         if strayed := self.nodes_on_other_providers(session):
             fix = "export the bundle again with this jobonnx"
             raise ProviderUnavailableError(f"provider {self.name!r} left {', '.join(strayed)} of {graph} to the CPU; {fix}")
-        return BoundSession(
+        opened = BoundSession(
             session,
-            self.name,
-            settings.threads,
+            settings,
             device=self.device,
             pad_id=model.pad_id,
             max_rows=self.max_rows(model),
-            captures=settings.capture,
+            shape_of=self.shape_of,
         )
+        if not settings.capture:
+            return opened
+        return SmallAndLarge(opened, lambda: self.open_session(graph, model, replace(settings, capture=False)))
+
+    def shape_of(self, rows: int, length: int) -> tuple[int, int]:
+        """Return the shape that a batch is padded to."""
+        return aligned_bucket(rows, length)
 
     def max_rows(self, model: Model) -> int | None:
         """Return the most rows of one run; None for as many as fit."""

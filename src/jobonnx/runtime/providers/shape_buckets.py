@@ -9,9 +9,10 @@ import numpy as np
 from jobonnx.arrays import Ints
 from jobonnx.text.batching import longest_first
 
-# Below this many tokens a GPU is limited by kernel launches, not arithmetic. Estimated (0.6 GFLOP per token, 500 TFLOP/s, 400
-# kernels), not measured.
+# Below this many tokens a GPU is limited by kernel launches, not arithmetic: an H100 takes 4 to 7 ms for any batch of up to 2,000
+# tokens, and 12 ms for 4,000 (benchmarks/results/2026-11-27-gpu-h100.md).
 LAUNCH_TOKENS = 2048
+_ALIGNED = 8  # tokens
 
 
 def bucket(rows: int, length: int) -> tuple[int, int]:
@@ -23,6 +24,13 @@ def bucket(rows: int, length: int) -> tuple[int, int]:
     """
     step = max(2, 1 << max(0, (length - 1).bit_length() - 3))
     return 1 << max(0, rows - 1).bit_length(), max(1, -(-length // step)) * step
+
+
+def aligned_bucket(rows: int, length: int) -> tuple[int, int]:
+    """Return the `bucket`, one or two rows padded to a multiple of 8 tokens in all: CUTLASS's attention takes nothing else."""
+    rows, length = bucket(rows, length)
+    step = max(1, _ALIGNED // rows)
+    return rows, -(-length // step) * step
 
 
 def batch_by_bucket(lengths: Sequence[int], token_budget: int, max_rows: int | None = None) -> list[Ints]:

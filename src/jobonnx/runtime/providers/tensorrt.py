@@ -40,6 +40,10 @@ class TensorRt(Cuda):
         load_libraries()
         return [(self.ort_name, engine_options(graph, model, import_onnxruntime().__version__)), "CPUExecutionProvider"]
 
+    def shape_of(self, rows: int, length: int) -> tuple[int, int]:
+        """Return the shape that a batch is padded to, which the profile covers."""
+        return bucket(rows, length)
+
     def max_rows(self, model: Model) -> int | None:
         """Return the most rows that the engine's profile holds."""
         return largest_shape(model.max_tokens)[0]
