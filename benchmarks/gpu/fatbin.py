@@ -2,7 +2,7 @@
 
 The section `.nv_fatbin` is a row of containers. A container is a header of 16 bytes (magic number, version, header size, size of
 what follows) and entries. An entry is a header, which names the compute capability at byte 28, and machine code. This was read off
-onnxruntime-gpu 1.31.1; no GPU has run a library that was blanked so. The driver takes the entry that suits the GPU and needs no
+onnxruntime-gpu 1.31.1; an H100 has run a library that was blanked so. The driver takes the entry that suits the GPU and needs no
 other. Nothing moves, so no address changes, and zeros compress to nothing.
 """
 

@@ -49,7 +49,7 @@ STEPS = (
     Step("speed", 10, 90, ("export",)),  # one title, 8 titles, bulk, and where the host's time goes
     Step("captured", 10, 60, ("export",)),  # CUDA graphs
     Step("profile", 10, 60, ("export",)),  # by kernel
-    Step("report", 60, 180, ("checkpoint",)),  # beside sentence-transformers, which needs no export
+    Step("report", 150, 240, ("checkpoint",)),  # beside sentence-transformers, which needs no export
     Step("cpu_export", 60, 150, ("checkpoint",)),  # the machine's CPU is measured too
     Step("cpu_report", 60, 150, ("cpu_export",)),
     Step("tuned", 40, 120, ("export",)),

@@ -31,6 +31,7 @@ class Cuda(Provider):
     parallel = False  # a GPU computes one batch at a time, with all it has
     block = 8192  # four batches of usual titles: few enough that the first is soon tokenised, enough to sort by length
     captures = True
+    untested = False
     device = "cuda"  # ONNX Runtime's name of where buffers lie
 
     def configure(self, options: Any, graph: Path, model: Model | None, settings: Settings) -> list[Any] | None:

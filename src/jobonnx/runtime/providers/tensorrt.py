@@ -32,6 +32,7 @@ class TensorRt(Cuda):
     target = "tensorrt"
     install = 'pip install "jobonnx[gpu]" "tensorrt-cu13<11"'
     captures = False
+    untested = True
 
     def configure(self, options: Any, graph: Path, model: Model | None, settings: Settings) -> list[Any] | None:
         """Name the shapes and the engine cache."""
