@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -59,23 +61,26 @@ def test_ratios_are_quotients_of_the_figures_beside_them() -> None:
 
 
 def test_figures_of_speed_are_those_of_the_measurement() -> None:
-    measured = (ROOT / "benchmarks" / "results" / "2026-11-24-epyc-zen3-avx2.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "benchmarks/results/report-2026-11-27-compare/report.json").read_text(encoding="utf-8"))
+    systems = {system["name"]: system for system in report["systems"]}
     names = {
         "jobonnx int8": "jobonnx-int8-cpu",
         "sentence-transformers, onnx qint8": "st-onnx-qint8",
         "jobonnx fp32": "jobonnx-fp32-cpu",
         "sentence-transformers, torch fp32": "st-torch-fp32",
     }
-    for name, system in names.items():
+    rates = {}
+    for name, system in ((name, systems[system]) for name, system in names.items()):
         row = re.search(rf"^\| {re.escape(name)} \| ([\d.]+) \| (\d+) ms \| ([\d.]+) GB \| (\S+) \|$", README, re.MULTILINE)
         assert row, name
-        lines = [line for line in measured.splitlines() if line.startswith(f"| {system} |")]
-        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-        bulk, latency, cost = rows[0], rows[1], rows[-1]
-        assert row[1] == bulk[2]
-        assert int(row[2]) == round(float(latency[1]))
-        assert row[3] == cost[3]
-        assert row[4] == ("reference" if system == "st-torch-fp32" else f"{float(cost[8]):.4f}")
+        rates[name] = float(row[1])
+        assert row[1] == f"{256 / statistics.median(turn['bulk'] for turn in system['rounds']):.1f}"
+        assert int(row[2]) == round(1e3 * statistics.median(statistics.median(turn["one"]) for turn in system["rounds"]))
+        assert row[3] == f"{system['peak_bytes'] / 1e9:.2f}"
+        assert row[4] == ("reference" if name.endswith("torch fp32") else f"{system['parity']['mean_centred']:.4f}")
+    ours, peer, _, torch = rates.values()
+    assert f"{ours / torch:.1f} times the rate of torch ({ours} / {torch})" in README
+    assert f"{ours / peer:.2f} times that of the fastest peer ({ours} / {peer})" in README
 
 
 def test_figures_of_quality_are_those_of_the_measurement() -> None:
