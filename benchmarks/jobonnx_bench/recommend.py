@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 
 from jobonnx.bundle.manifest import Parity
 from jobonnx.parity import measure
@@ -13,7 +12,7 @@ from jobonnx_bench.report import Recommendation, Report, SystemResult
 from jobonnx_bench.workload import WorkloadSummary
 
 _USES = (("single requests", ONE, "the time"), ("bulk", BULK, "the rate"), ("least memory", MEMORY, "the memory"))
-_UNKNOWN = Parity(0, None, None, None, None, None, None)
+_UNKNOWN = Parity(0, *[None] * 8)
 _MOST_NOISE = 0.1  # a figure further from the best is no tie, however noisy the machine was
 
 
@@ -41,10 +40,7 @@ def tolerance_violations(result: SystemResult) -> list[str]:
     """List what a system misses of its variant's tolerances, one phrase each; a variant without tolerances misses them all."""
     if result.parity is None and result.variant in measure.TOLERANCES:
         return ["its distance from PyTorch was not measured"]
-    parity = result.parity or _UNKNOWN
-    if parity.p5_centred is None:  # a report from before it was measured: it is at least the minimum
-        parity = replace(parity, p5_centred=parity.min_centred)
-    return measure.tolerance_violations(result.variant, parity)
+    return measure.tolerance_violations(result.variant, result.parity or _UNKNOWN)
 
 
 def _best(

@@ -75,9 +75,8 @@ class Parity:
     mean_centred: float | None
     max_abs: float | None  # largest difference of any component
     top10_overlap: float | None  # mean share of each text's ten nearest texts that stay among its ten nearest
-    # Absent from reports that were written before these figures were taken.
-    p5_centred: float | None = None  # 5th percentile
-    ndcg20: float | None = None  # mean over the texts; the reference's twenty nearest are worth 20, 19, ... 1
+    p5_centred: float | None  # 5th percentile
+    ndcg20: float | None  # mean over the texts; the reference's twenty nearest are worth 20, 19, ... 1
 
 
 @dataclass(frozen=True)
