@@ -10,8 +10,8 @@ complete there are not measured again unless --only names them. OUT.md and OUT.s
 |---|---|
 | one | one client: what the service adds to `encode` of the same titles |
 | closed | closed loops of 1, 8, 64 and 256 clients, and `encode` in bulk before and after; the best rate is the capacity |
-| open | open loop at 80% of the capacity (needs closed) |
-| twice | open loop at twice the capacity (needs closed) |
+| open | open loop at 80% of the capacity, which is measured right before |
+| twice | open loop at twice the capacity, which is measured right before |
 | large | single titles beside a request of 10,000 others (needs closed) |
 | zipf | Zipf-distributed titles with a cache of 10,000 vectors, from cold |
 | peers | 64 clients of infinity-emb and of FastAPI with sentence-transformers (peers/infinity.txt, peers/serve.txt), beside ours |
