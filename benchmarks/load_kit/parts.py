@@ -170,7 +170,7 @@ def open_80(run: Run) -> Points:
 def _capacity_now(run: Run, port: int) -> float:
     """Measure the best closed-loop rate at this moment: a machine that is shared changes within minutes."""
     seconds = min(_CAPACITY_SECONDS, run.most_seconds)
-    return max(closed_loop(port, clients, seconds, run.bodies)["per_second"] for clients in (8, 64))
+    return max(float(closed_loop(port, clients, seconds, run.bodies)["per_second"]) for clients in (8, 64))
 
 
 def twice(run: Run) -> Points:
