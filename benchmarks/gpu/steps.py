@@ -130,22 +130,19 @@ def speed(work: Work) -> Figures:
     titles = work.titles()
     figures: Figures = {}
     with _encoder(work) as encoder:
-        figures |= _latencies(encoder.encode, titles, 20 if work.rehearsal else _CALLS)
+        figures |= _latencies(work, encoder.encode)
         bulk = titles[: _REHEARSED_BULK if work.rehearsal else _BULK]
         encoder.encode(bulk)  # every shape once
-        seconds = [_seconds(lambda: encoder.encode(bulk)) for _ in range(3)]
-        figures["bulk, distinct titles per second"] = f"{len(bulk) / statistics.median(seconds):,.0f} ({len(bulk):,} titles)"
+        figures["bulk, distinct titles per second"] = f"{_rate(bulk, encoder.encode):,.0f} ({len(bulk):,} titles)"
         encoder.engine.session.block = 0
-        seconds = [_seconds(lambda: encoder.encode(bulk)) for _ in range(3)]
-        figures["the same, tokenised before, not beside"] = f"{len(bulk) / statistics.median(seconds):,.0f}"
+        figures["the same, tokenised before, not beside"] = f"{_rate(bulk, encoder.encode):,.0f}"
         rows = encoder.tokenize(bulk)
         figures["tokenising alone, titles per second"] = f"{len(bulk) / _seconds(lambda: encoder.tokenize(bulk)):,.0f}"
         for times in _BUDGETS:
             budget = times * encoder.settings.token_budget
             encoder.engine.encode(rows, budget)
-            seconds = [_seconds(partial(encoder.engine.encode, rows, budget)) for _ in range(3)]
             what = f"from token ids, {budget:,} tokens a batch, titles per second"
-            figures[what] = f"{len(bulk) / statistics.median(seconds):,.0f}"
+            figures[what] = f"{_rate(rows, partial(encoder.engine.encode, token_budget=budget)):,.0f}"
     return figures
 
 
@@ -156,8 +153,7 @@ def captured(work: Work) -> Figures:
     with _encoder(work) as encoder:
         settings = replace(encoder.settings, capture=not work.rehearsal)
         with Engine(encoder.bundle.folder / encoder.graph.path, encoder.bundle.model, settings) as engine:
-            calls = 20 if work.rehearsal else _CALLS
-            return _latencies(lambda group: engine.encode(encoder.tokenize(group)), work.titles(), calls)
+            return _latencies(work, lambda group: engine.encode(encoder.tokenize(group)))
 
 
 def profile(work: Work) -> Figures:
@@ -368,7 +364,8 @@ def _encoder(work: Work) -> Any:
     return Encoder(work.bundle, variant="fp16", provider="cuda")
 
 
-def _latencies(encode: Callable[[list[str]], Any], titles: list[str], calls: int) -> Figures:
+def _latencies(work: Work, encode: Callable[[list[str]], Any]) -> Figures:
+    titles, calls = work.titles(), 20 if work.rehearsal else _CALLS
     figures: Figures = {}
     for size in (1, 8):
         groups = [titles[(i * size) % (len(titles) - size) :][:size] for i in range(calls)]
@@ -378,6 +375,11 @@ def _latencies(encode: Callable[[list[str]], Any], titles: list[str], calls: int
         middle, late = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.95)]
         figures[f"{size} title{'s' * (size > 1)}, p50 and p95"] = f"{1e3 * middle:.2f} ms, {1e3 * late:.2f} ms"
     return figures
+
+
+def _rate(items: list[Any], encode: Callable[[list[Any]], Any]) -> float:
+    """Items per second, the median of three calls."""
+    return len(items) / statistics.median(_seconds(partial(encode, items)) for _ in range(3))
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -32,35 +32,25 @@ class Attention(ABC):
     def __call__(self, x: str, rows: Rows, keys: str, values: str, name: str) -> str:
         """Let rows `x`, which lie as `rows` says, attend to the keys of their titles; return as many rows."""
         queries = rows.to_batch(self._project(x, f"{name}.self.query"))
-        attended = rows.from_batch(self._attend(queries, keys, values, f"{name}.self"))
-        return self._linear(attended, f"{name}.output.dense")
+        return self._output(rows.from_batch(self._attend(queries, keys, values, rows)), name)
 
     def _project(self, x: str, name: str) -> str:
         return self._linear(x, name)
 
+    def _output(self, attended: str, name: str) -> str:
+        return self._linear(attended, f"{name}.output.dense")
+
     @abstractmethod
-    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
+    def _attend(self, queries: str, keys: str, values: str, rows: Rows) -> str:
         """Weigh the values by the scores of queries and keys: [batch, queries, hidden]."""
 
 
 class FusedAttention(Attention):
     """ONNX Runtime's kernel with a mask, as its CPU provider has it."""
 
-    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
-        return self._fused(queries, keys, values, "", self._layout.mask)
-
-    def _fused(self, queries: str, keys: str, values: str, bias: str, mask: str) -> str:
-        return self._graph.op(
-            "MultiHeadAttention",
-            queries,
-            keys,
-            values,
-            bias,
-            mask,
-            domain=MICROSOFT,
-            num_heads=self._heads,
-            mask_filter_value=MASKED,
-        )
+    def _attend(self, queries: str, keys: str, values: str, rows: Rows) -> str:
+        inputs = (queries, keys, values, "", self._layout.mask)
+        return self._graph.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=self._heads, mask_filter_value=MASKED)
 
 
 class WindowedAttention(Attention):
@@ -76,21 +66,21 @@ class WindowedAttention(Attention):
         self._windows = layout
         self._dtype = dtype
 
-    def __call__(self, x: str, rows: Rows, keys: str, values: str, name: str) -> str:
-        """See `Attention`."""
-        tensor = self._checkpoint.tensor
-        queries = f"{name}.self.query"
-        projected = self._windows.linear(x, queries, tensor(f"{queries}.weight"), tensor(f"{queries}.bias"), self._dtype)
-        attended = self._attend(projected, keys, values, self._windows.apart(rows, self._dtype))
-        weight = tensor(f"{name}.output.dense.weight")
-        bias = tensor(f"{name}.output.dense.bias") + weight @ tensor(f"{name}.self.value.bias")
+    def keys_and_values(self, x: str, name: str) -> tuple[str, str]:
+        """See `Attention`; without their biases."""
+        keys, values = (f"{name}.self.{part}" for part in ("key", "value"))
+        return self._product(x, keys), self._product(x, values)
+
+    def _output(self, attended: str, name: str) -> str:
+        weight, bias = (self._checkpoint.tensor(f"{name}.output.dense.{part}") for part in ("weight", "bias"))
+        bias = bias + weight @ self._checkpoint.tensor(f"{name}.self.value.bias")
         return self._windows.linear(attended, f"{name}.output.dense", weight, bias, self._dtype)
 
-    def _project(self, x: str, name: str) -> str:
+    def _product(self, x: str, name: str) -> str:
         return self._windows.product(x, name, self._checkpoint.tensor(f"{name}.weight"), self._dtype)
 
-    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
-        inputs = (queries, keys, values, "", "", name)
+    def _attend(self, queries: str, keys: str, values: str, rows: Rows) -> str:
+        inputs = (queries, keys, values, "", "", self._windows.apart(rows, self._dtype))
         return self._graph.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=self._heads)
 
 
@@ -101,7 +91,7 @@ class StandardAttention(Attention):
         super().__init__(checkpoint, layout, linear)
         self._dtype = dtype
 
-    def _attend(self, queries: str, keys: str, values: str, name: str) -> str:
+    def _attend(self, queries: str, keys: str, values: str, rows: Rows) -> str:
         g = self._graph
         hidden = self._checkpoint.architecture.hidden
         width = hidden // self._heads

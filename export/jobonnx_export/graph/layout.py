@@ -259,18 +259,12 @@ class Windows(Padded):
         return self.graph.op("Concat", *(size if isinstance(size, str) else self.graph.ints(size) for size in sizes), axis=0)
 
 
-class _WindowedFirst:
+class _WindowedFirst(_PaddedFirst):
     """One row per title, [windows, titles, hidden]."""
 
     def __init__(self, graph: GraphWriter, hidden: int) -> None:
-        self._graph = graph
+        super().__init__(graph)
         self._hidden = hidden
-
-    def to_batch(self, x: str) -> str:
-        return x
-
-    def from_batch(self, x: str) -> str:
-        return x
 
     def pool(self, x: str) -> str:
         return self._graph.op("Reshape", x, self._graph.ints(-1, self._hidden))

@@ -28,7 +28,7 @@ class Cuda(Provider):
     install = 'pip install "jobonnx[gpu]"'
     missing_library = True
     token_budget = 8 * LAUNCH_TOKENS
-    parallel = False  # a GPU computes one batch at a time, with all it has
+    parallel = False  # a session runs batches side by side by itself, see BoundSession
     block = 8192  # four batches of usual titles: few enough that the first is soon tokenised, enough to sort by length
     captures = True
     untested = False
@@ -37,7 +37,7 @@ class Cuda(Provider):
     def configure(self, options: Any, graph: Path, model: Model | None, settings: Settings) -> list[Any] | None:
         """Compute in the precision of the variant's name."""
         # TF32 would round fp32 inputs to 10 bits. Strict: a LayerNorm fused with the sum before it adds up in float32.
-        # Attention by CUTLASS: cuDNN's kernel takes longer on titles, and plans each new shape for up to a second.
+        # Attention by CUTLASS: cuDNN's kernel takes longer on titles, and plans each new shape for up to 1.7 s.
         own = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": _CUTLASS}
         if settings.capture:
             own["enable_cuda_graph"] = "1"
