@@ -81,6 +81,7 @@ def test_weights_are_small_enough_to_commit() -> None:
     assert sum(entry.size for entry in Bundle.open().files.values()) <= 15 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_synonyms_come_first() -> None:
     encoder = Encoder(provider="cpu")
     titles = [title for title in read_titles() if title != "Volksvertreter"]
@@ -115,6 +116,7 @@ def tasks() -> dict[str, Retrieval]:
     return found
 
 
+@pytest.mark.slow
 @needs_titles
 def test_occupations_it_never_saw_are_found_in_another_language(tasks: dict[str, Retrieval]) -> None:
     encoder = Encoder(provider="cpu")

@@ -19,7 +19,7 @@ from jobonnx.text.batching import batch_by_length, pad
 from jobonnx_export.graph.builder import write_float_graph, write_int8_graph
 from jobonnx_export.quantize import ALPHA, make_recipe
 
-pytestmark = pytest.mark.medium
+pytestmark = pytest.mark.slow  # graphs of four precisions, four languages
 
 LANGUAGES = ("en", "es", "de", "zh")
 MOST_LOST = -0.005  # nDCG@20; the small model's own gate

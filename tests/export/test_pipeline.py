@@ -197,6 +197,7 @@ def test_allow_degraded_keeps_it_marked(checkpoint: Path, place: Path, few_texts
     assert "float=none" in opened.recipe("int8")
 
 
+@pytest.mark.slow
 def test_layers_that_int8_ruins_stay_in_float_until_it_passes(
     checkpoint: Path, bundle: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
