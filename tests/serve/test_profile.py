@@ -1,6 +1,9 @@
-"""Cores that are not the service's alone."""
+"""How the engine shares the cores with HTTP."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -8,13 +11,43 @@ from jobonnx import Encoder
 from jobonnx.serve import profile
 
 
-@pytest.mark.parametrize(("available", "threads"), [(1, 1), (2, 1), (5, 2), (8, 4)])
-def test_it_takes_half_of_the_threads_and_never_spins(available: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "available_threads", lambda: available)
-    assert profile.shared_cores(None) == {"threads": threads, "spin": False}
-    assert profile.shared_cores(7) == {"threads": 7, "spin": False}  # what the user asks for goes first
+class Engine:
+    """An encoder that takes a fixed CPU time per title, on a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, block: int = 0) -> None:
+        self.settings = SimpleNamespace(threads=threads)
+        self.engine = SimpleNamespace(session=SimpleNamespace(block=block))
+        self.encoded, self._now, self._seconds = 0, 0.0, seconds
+        monkeypatch.setattr(profile, "time", SimpleNamespace(process_time=lambda: self._now))
+
+    def encode(self, titles: list[str]) -> None:
+        self.encoded += len(titles)
+        self._now += self._seconds * len(titles)
 
 
-def test_an_encoder_takes_it() -> None:
-    with Encoder(**profile.shared_cores(2)) as encoder:
-        assert (encoder.settings.threads, encoder.settings.spin) == (2, False)
+@pytest.mark.parametrize(
+    ("seconds", "threads", "block", "left"),
+    [
+        (0.001, 2, 0, 1),
+        (0.001, 8, 0, 7),
+        (0.001, 1, 0, None),  # there is none to give
+        (0.001, 8, 4096, None),  # a device computes
+        (0.002, 2, 0, None),  # the engine is what holds a request up
+        (0.04, 2, 0, None),
+    ],
+)
+def test_an_engine_that_outruns_http_leaves_it_a_core(
+    seconds: float, threads: int, block: int, left: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert profile.leave_a_core(cast(Any, Engine(monkeypatch, seconds, threads, block))) == left
+
+
+def test_a_slow_engine_is_not_kept_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, 0.5, 2)
+    assert profile.leave_a_core(cast(Any, engine)) is None
+    assert engine.encoded == 16
+
+
+def test_a_real_encoder_is_asked() -> None:
+    with Encoder(threads=2, provider="cpu") as encoder:
+        assert profile.leave_a_core(encoder) in (1, None)  # by what else runs here

@@ -240,6 +240,23 @@ def test_beside_singles_a_batch_holds_one_slice_of_long_work(make: Make) -> None
         assert sum(map(len, bench.encoder.batches[number])) <= 8
 
 
+def test_a_single_that_waited_for_a_slice_of_long_work_has_none_in_its_batch(make: Make) -> None:
+    bench = make(budget=64, slice_tokens=8)
+    bench.encoder.hold = True
+    bench.submit(*titles(1000))
+    bench.encoder.wait_for_a_batch()
+    for number in (1, 3):
+        bench.submit(f"single {number}")
+        bench.encoder.let_go()
+        bench.encoder.wait_for_a_batch()
+        assert bench.encoder.texts_of(number) == [f"single {number}"]
+        bench.submit(f"another {number}")  # but the next one has: long work moves on
+        bench.encoder.let_go()
+        bench.encoder.wait_for_a_batch()
+        assert f"another {number}" in bench.encoder.texts_of(number + 1)
+        assert 1 < len(bench.encoder.texts_of(number + 1)) <= 8
+
+
 def test_in_calm_a_long_job_fills_whole_batches(make: Make) -> None:
     bench = make(budget=64, slice_tokens=8)
     job = bench.submit(*titles(1000))
@@ -283,7 +300,7 @@ def test_a_long_job_moves_on_beside_a_flood_of_short_ones(make: Make) -> None:
         if long.done:
             break
     assert long.done
-    assert bench.scheduler.queued_tokens > 1000  # the flood was waiting all the time
+    assert bench.scheduler.queued_tokens > 40 * 8  # the flood was waiting all the time: forty batches of it
 
 
 def test_the_same_text_in_flight_is_computed_once(make: Make) -> None:
@@ -598,6 +615,28 @@ def test_close_fails_what_waits(make: Make) -> None:
     bench.scheduler.close()
     with pytest.raises(DrainingError):
         bench.result(waiting)
+
+
+def test_a_text_that_comes_again_while_its_first_request_is_dropped_is_counted_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    tokenize, reached, go = bench.encoder.tokenize, threading.Event(), threading.Event()
+
+    def held(texts: Sequence[str]) -> list[list[int]]:
+        reached.set()
+        assert go.wait(PATIENCE)
+        return tokenize(texts)
+
+    monkeypatch.setattr(bench.encoder, "tokenize", held)
+    first = bench.submit("much longer than it has tokens")
+    assert reached.wait(PATIENCE)
+    assert bench.scheduler.cancel(first)
+    again = bench.submit("much longer than it has tokens")
+    go.set()
+    bench.result(again)
+    bench.until(lambda: bench.scheduler.queued_tokens == 0)
+    assert bench.scheduler._queued_by_size == [0] * 64
 
 
 def test_batches_are_reported(make: Make) -> None:

@@ -64,7 +64,7 @@ def _origins(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     "--cache-mb", type=click.IntRange(0, 1 << 20), default=64, show_default=True, metavar="MB", help="Vectors kept; 0 for none."
 )
 @click.option("--accept-token-ids", is_flag=True, help="Take token ids in place of texts; they have to be this model's.")
-@click.option("--shared-cores", is_flag=True, help="Other processes keep the cores busy: use half of them, and never spin.")
+@click.option("--shared-cores", is_flag=True, help="Other processes keep the cores busy: threads sleep while they wait.")
 @click.option(
     "--cors-origin",
     "cors_origins",
@@ -94,6 +94,7 @@ def serve(
     Every option can also be set in the environment: --max-queue-tokens as JOBONNX_MAX_QUEUE_TOKENS.
     """
     try:
+        from jobonnx import Encoder
         from jobonnx.serve import profile, server
         from jobonnx.serve.settings import ServeSettings
     except ImportError as error:
@@ -113,9 +114,14 @@ def serve(
     )
     opened = server.bind(settings)  # what cannot be had is known before the model is loaded
     if shared_cores:
-        options |= profile.shared_cores(options["threads"])
-    with opened, load(model, **options) as encoder:
-        server.run(encoder, settings, opened)
+        options["spin"] = False
+    with opened:
+        encoder = load(model, **options)
+        if options["threads"] is None and (fewer := profile.leave_a_core(encoder)):
+            encoder.close()
+            encoder = Encoder(model, **options | {"provider": encoder.provider, "threads": fewer})
+        with encoder:
+            server.run(encoder, settings, opened)
 
 
 def _api_key(path: Path | None) -> str | None:

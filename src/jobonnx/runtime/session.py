@@ -13,7 +13,6 @@ from jobonnx.runtime.forks import keep_for_ever, watch
 
 MOST_THREADS = 1024  # more than any machine has; onnxruntime hangs or dies of some larger numbers
 _MOST_TOKENS = 1 << 40  # of a batch: everything is one batch
-_MOST_SPINNING = 10**6  # microseconds, and turns of a backoff
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,7 @@ class Settings:
     streams: int = 1  # batches side by side in bulk, each on threads / streams threads
     token_budget: int = 2048  # of one batch, padding included
     # Threads that are out of work look for more in a loop before they sleep: faster, and busy for a while after each call.
-    # These four defaults are everybody's: benchmarks/spinning.py measures them, docs/decisions/0023-spinning.md chooses them.
-    spin: bool = True  # False: they sleep at once
-    spin_us: int | None = None  # microseconds in the loop; None for a fixed number of turns. Older than onnxruntime 1.26 ignores it
-    spin_backoff: int = 1  # most pauses of the CPU between two looks. Older than 1.26 ignores it
-    spin_after_call: bool = True  # False: they sleep as soon as a call has returned
+    spin: bool = True  # False: they sleep at once; docs/decisions/0023-spinning.md chooses the default
     capture: bool = False  # whether small batches are recorded once and replayed, where the provider can
 
     def __post_init__(self) -> None:
@@ -37,9 +32,6 @@ class Settings:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise ValueError(f"{name} {value!r} has to be a whole number from 1 to {most:,}")
-        for name, value in {"spin_us": self.spin_us, "spin_backoff": self.spin_backoff}.items():
-            if value is not None and (type(value) is not int or not 1 <= value <= _MOST_SPINNING):
-                raise ValueError(f"{name} {value!r} has to be a whole number from 1 to {_MOST_SPINNING:,}")
 
     def one_stream(self) -> Settings:
         """Return the settings of each of the streams that run side by side."""

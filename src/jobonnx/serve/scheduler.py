@@ -8,7 +8,8 @@ s seconds earlier goes before one that is shorter by less than s x ageing tokens
 coming. The key changes only when the job's own work does, so a heap holds it.
 
 Slices: a job with several titles and more tokens than a slice is long. While short jobs come, a batch holds at most one slice of
-long work, so that a single title waits for about the time of one more title, whatever else is in flight (`jobonnx.serve.pace`).
+long work (`jobonnx.serve.pace`), and the next batch none. So a single title waits for about the time of one more title, whatever
+else is in flight: for the slice that runs when it comes, or for the one in its own batch.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Scheduler:
         self._queued = 0  # tokens that wait or run
         self._queued_by_size = [0] * 64  # the same, by the size class of the job that brought them
         self._last_short = -math.inf
+        self._long_ran = False  # whether the last batch held long work
         self._progress = time.monotonic()
         self._draining = self._closed = False
         self._to_tokenize: deque[Job] = deque()
@@ -268,7 +270,8 @@ class Scheduler:
 
     def _forget(self, title: Title) -> None:
         """Take a title out of the queue."""
-        if self._flying.pop(title.text, None) is not None:
+        if self._flying.get(title.text) is title:
+            del self._flying[title.text]
             self._count(title, -title.cost)
         if not self._flying:
             self._changed.notify_all()  # drain waits for it
@@ -302,10 +305,16 @@ class Scheduler:
         most_long = most if now - self._last_short > _CALM_SECONDS else self._slice
         chosen = _Chosen(self._limits.token_budget)
         long_first = self._long and (not self._short or self._long[0] < self._short[0])
-        order = [(self._long, most_long)] if long_first else []
-        order += [(self._short, most), (self._long, most_long)]
+        order = [(self._short, most)]
+        if long_first:
+            order.insert(0, (self._long, most_long))
+        elif not (self._short and self._long_ran):
+            order.append((self._long, most_long))
+        self._long_ran = False
         for heap, limit in order:
+            before = len(chosen.titles)
             self._choose(heap, limit, now, chosen, ended)
+            self._long_ran |= heap is self._long and len(chosen.titles) > before
         return chosen.titles
 
     def _choose(self, heap: list[tuple[float, int, Job]], limit: int, now: float, chosen: _Chosen, ended: list[Job]) -> None:
@@ -413,7 +422,7 @@ class Scheduler:
     def _set_row(self, title: Title, row: Sequence[int]) -> None:
         if title.row is None:
             title.row = row
-            if title.text in self._flying:
+            if self._flying.get(title.text) is title:  # not a later one of the same text, whose first request was dropped
                 self._count(title, len(row) - title.cost)
             title.cost = len(row)
 

@@ -49,25 +49,6 @@ def test_threads_and_spinning_are_as_asked(graph: Path) -> None:
     assert opened(graph, "cpu")._session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "1"
 
 
-@pytest.mark.parametrize(
-    ("how", "key", "value"),
-    [
-        ({"spin_us": 200}, "session.intra_op.spin_duration_us", "200"),
-        ({"spin_backoff": 8}, "session.intra_op.spin_backoff_max", "8"),
-        ({"spin_after_call": False}, "session.force_spinning_stop", "1"),
-    ],
-)
-def test_how_long_threads_spin_is_as_asked(graph: Path, how: dict[str, Any], key: str, value: str) -> None:
-    session = opened(graph, "cpu", threads=2, **how)
-    options = session._session.get_session_options()
-    assert options.get_session_config_entry(key) == value
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
-    ids = np.array([[0, 9, 2]], dtype=np.int64)
-    assert np.array_equal(session.run(ids, np.ones_like(ids)), opened(graph, "cpu", threads=2).run(ids, np.ones_like(ids)))
-    with pytest.raises(RuntimeError, match=key):  # threads that sleep at once have no use for it
-        opened(graph, "cpu", spin=False, **how)._session.get_session_options().get_session_config_entry(key)
-
-
 def test_an_unknown_provider_is_named_with_those_there_are() -> None:
     with pytest.raises(JobonnxError, match=r"provider 'cdua' is unknown; it is auto or one of cpu, openvino, cuda"):
         find_provider("cdua")

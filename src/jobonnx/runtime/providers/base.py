@@ -113,20 +113,5 @@ def session_options(ort: Any, settings: Settings) -> Any:
     options.inter_op_num_threads = 1  # the graph is a chain: nothing to run side by side
     options.log_severity_level = 4  # what is logged below that is raised too
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    for key, value in _spinning(settings).items():
-        options.add_session_config_entry(key, value)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
     return options
-
-
-def _spinning(settings: Settings) -> dict[str, str]:
-    """Return the session's entries on how its threads wait for work; what is ONNX Runtime's default anyway is left out."""
-    if not settings.spin:
-        return {"session.intra_op.allow_spinning": "0"}
-    entries = {"session.intra_op.allow_spinning": "1"}
-    if settings.spin_us is not None:
-        entries["session.intra_op.spin_duration_us"] = str(settings.spin_us)
-    if settings.spin_backoff > 1:
-        entries["session.intra_op.spin_backoff_max"] = str(settings.spin_backoff)
-    if not settings.spin_after_call:
-        entries["session.force_spinning_stop"] = "1"
-    return entries
