@@ -379,6 +379,14 @@ def test_every_option_can_be_set_in_the_environment() -> None:
     assert "JOBONNX_DEADLINE_MS" in refused(env={"JOBONNX_DEADLINE_MS": "soon"})
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("", 3), ("2", 2)])
+def test_a_fast_engine_is_opened_again_with_fewer_threads_unless_they_were_asked_for(asked: str, threads: int) -> None:
+    prelude = "from jobonnx.serve import profile; profile.leave_a_core = lambda encoder: 3"
+    with running("--shared-cores", prelude=prelude, env={"JOBONNX_THREADS": asked}) as other:
+        assert CLIENT.get(other.url + "/info").json()["threads"] == threads
+        assert other.post("/v1/embeddings", {"input": "nurse"}).status_code == 200
+
+
 def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(service: Running) -> None:
     port = service.url.rsplit(":", 1)[1]
     assert "cannot be listened on (Address already in use); name another address" in refused("--port", port)

@@ -7,16 +7,17 @@ import time
 from jobonnx.data.titles import read_titles
 from jobonnx.encoder import Encoder
 
-# Single-title requests per second that Python reads and answers on a core of 2021, an AMD EPYC (Zen 3); docs/decisions/0033.
-HTTP_RATE = 1200
+# Titles per second from which HTTP takes much of a core: at .35 ms per request of one title (AMD EPYC, Zen 3), two fifths of it.
+# docs/decisions/0033-a-core-for-http.md
+_MANY_REQUESTS = 1200
 _FEW, _MANY = 8, 128  # titles that are tried
 
 
 def leave_a_core(encoder: Encoder) -> int | None:
     """Return how many threads the engine should have beside HTTP; None if it should keep those it has.
 
-    Requests are read on one core. An engine that computes more titles per second than come through there gives that core back:
-    its threads would only take it away, and wait for each other meanwhile.
+    An engine's threads wait for each other after every operator. One that shares its core with HTTP holds up all others. So where
+    titles are computed so fast that HTTP takes much of a core, the engine leaves it one.
 
     Args:
         encoder: as it was opened.
@@ -27,8 +28,8 @@ def leave_a_core(encoder: Encoder) -> int | None:
     titles = read_titles()
     some = titles[:: len(titles) // _MANY]
     encoder.encode(some[:_FEW])  # warms up
-    # A few titles are the slower ones to compute, and enough to see that an engine is far from HTTP's rate.
-    if _rate(encoder, some[:_FEW]) < HTTP_RATE / 10 or _rate(encoder, some) < HTTP_RATE:
+    # A few titles are the slower ones to compute, and enough to see that an engine is far from that.
+    if _rate(encoder, some[:_FEW]) < _MANY_REQUESTS / 10 or _rate(encoder, some) < _MANY_REQUESTS:
         return None
     return threads - 1
 
