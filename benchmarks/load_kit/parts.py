@@ -364,7 +364,7 @@ def neighbours(run: Run) -> Points:
                     rates[name].append(closed_loop(service.port, 64, turn, run.bodies, 997 * round_)["per_second"])
                     time.sleep(_SETTLE)
             for burner in burners:
-                burner.terminate()
+                burner.kill()  # a forked process has our handlers, which would print
                 burner.join()
             for name in services:
                 ordered = sorted(ones[name])
