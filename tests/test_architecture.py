@@ -64,7 +64,6 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobonnx.parity.verify": (*FOUNDATION, "jobonnx.parity", "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime"),
     "jobonnx.evaluation": (*FOUNDATION, "jobonnx.search.topk"),
     "jobonnx.serve": (*FOUNDATION, "jobonnx", "jobonnx.encoder", "jobonnx.prompts", "jobonnx.search", "jobonnx.data"),
-    "jobonnx.serve.profile": (*FOUNDATION, "jobonnx.encoder", "jobonnx.runtime"),  # threads that share their cores
     "jobonnx.cli": ("jobonnx", "jobonnx_export", "jobonnx_bench"),
     "jobonnx": ("jobonnx.bundle.manifest", "jobonnx.encoder", "jobonnx.errors"),  # the public names
     "jobonnx_export": (*FOUNDATION, *OPTIONAL, "jobonnx.bundle", "jobonnx.text", "jobonnx.runtime", "jobonnx.encoder", "jobonnx"),
