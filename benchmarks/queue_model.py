@@ -61,7 +61,7 @@ def main() -> None:
     bundle = Bundle.open(arguments.bundle)
     rows = Tokenizer(bundle.folder / TOKENIZER, bundle.model.max_tokens).encode(read_lines(arguments.titles)[:20_000])
     lengths = np.array([len(row) for row in rows])
-    per_token = arguments.title_ms / 1000 / lengths.mean()
+    fixed, per_token = arguments.fixed_ms / 1000, arguments.title_ms / 1000 / lengths.mean()
     orders: dict[str, Key] = {
         "first come": lambda arrival, tokens: arrival,
         "shortest first, ageing .25": lambda arrival, tokens: tokens + 0.25 * arrival / per_token,
@@ -71,7 +71,6 @@ def main() -> None:
     for seconds in (0.05, 0.1, 0.25, 0.5, 1.0, 3.0):
         for name, key in orders.items():
             most = max(2 * lengths.mean(), seconds / per_token)
-            fixed = arguments.fixed_ms / 1000
             found = [latencies(key, most, fixed, per_token, arguments.load, lengths, seed) for seed in range(_RUNS)]
             p50, p99 = (1000 * np.mean([np.quantile(run, q) for run in found]) for q in (0.5, 0.99))
             print(f"| {seconds} s | {name} | {p50:.0f} | {p99:.0f} | {p99 / p50:.2f} |")

@@ -293,14 +293,14 @@ def test_a_long_job_moves_on_beside_a_flood_of_short_ones(make: Make) -> None:
     bench.encoder.wait_for_a_batch()
     for number in range(2000):
         bench.submit(f"flood{number} a", f"flood{number} b")
-        for more in range(3):
+        for more in range(12):
             bench.submit(f"more{more} {number} a", f"more{more} {number} b")
         bench.encoder.let_go()
         bench.encoder.wait_for_a_batch()
         if long.done:
             break
     assert long.done
-    assert bench.scheduler.queued_tokens > 40 * 8  # the flood was waiting all the time: forty batches of it
+    assert bench.scheduler.queued_tokens > 1000  # the flood was waiting all the time
 
 
 def test_the_same_text_in_flight_is_computed_once(make: Make) -> None:
