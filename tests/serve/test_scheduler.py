@@ -287,13 +287,13 @@ def test_a_shorter_job_goes_first(make: Make) -> None:
 
 def test_a_long_job_moves_on_beside_a_flood_of_short_ones(make: Make) -> None:
     """Ageing: with short jobs waiting at every batch, the long one is still done before the flood ends."""
-    bench = make(budget=8, slice_tokens=8, rate=4000.0)
+    bench = make(budget=8, slice_tokens=8, rate=4000.0, queue=10**6)
     bench.encoder.hold = True
     long = bench.submit(*titles(50))
     bench.encoder.wait_for_a_batch()
     for number in range(2000):
         bench.submit(f"flood{number} a", f"flood{number} b")
-        for more in range(12):
+        for more in range(6):
             bench.submit(f"more{more} {number} a", f"more{more} {number} b")
         bench.encoder.let_go()
         bench.encoder.wait_for_a_batch()
