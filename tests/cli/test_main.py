@@ -468,3 +468,34 @@ def test_match_encodes_a_large_corpus_once(
     without = run(*arguments, "--no-cache").stdout
     assert len(encoded) == 2 + 2 + 1100
     assert first == second == third == without
+
+
+_OWN_END = """
+import atexit, sys, threading, time
+from jobonnx import cli
+{before}
+sys.argv = ["jobonnx", "info", "--json"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        'atexit.register(print, "told at exit")',
+        'threading.Thread(target=lambda: (time.sleep(1), print("told at exit"))).start()',
+    ],
+)
+def test_a_command_that_is_done_leaves_nothing_undone(before: str) -> None:
+    """It ends the process without freeing its objects: exit handlers and other threads have their turn first."""
+    end = subprocess.run([sys.executable, "-c", _OWN_END.format(before=before)], capture_output=True, text=True, check=True)
+    assert end.stdout.endswith("told at exit\n")
+    assert json.loads(end.stdout.removesuffix("told at exit\n"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    with open("/dev/full", "wb") as full:
+        end = subprocess.run([*PROGRAM, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert end.returncode
+    assert "No space left" in end.stderr

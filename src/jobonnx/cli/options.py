@@ -72,6 +72,8 @@ def load(bundle: str | None, note: bool = True, **options: Any) -> Encoder:
     from jobonnx import Encoder
 
     encoder = Encoder(bundle, **options)
+    if context := click.get_current_context(silent=True):
+        context.obj = encoder  # until the program ends: to free it first takes as long as to load it
     if note and encoder.bundle.model.note:
         click.echo(f"note: {encoder.bundle.model.note}", err=True)
     if encoder.graph.degraded:
