@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 import socket
@@ -164,7 +165,20 @@ def open_80(run: Run) -> Points:
     with serving(run.options, "--cache-mb", "0") as service:
         capacity = _capacity_now(run, service.port)
         yield "capacity", {"per_second": capacity}
+        before, start = _counted(service), time.monotonic()
         yield "open", run.open(service.port, 0.8 * capacity)
+        seconds = time.monotonic() - start
+        counted = {name: value - before[name] for name, value in _counted(service).items()}
+        yield "engine", {**counted, "seconds": seconds}
+
+
+def _counted(service: Service) -> dict[str, float]:
+    """Read the engine's counters, and the seconds for which the host gave this machine's cores to others (proc(5), steal)."""
+    stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]) / os.sysconf("SC_CLK_TCK")
+    names = {"batches": "batch_seconds_count", "batch_titles": "batch_titles_sum", "busy_seconds": "batch_seconds_sum"}
+    found = {name: service.metric(f"jobonnx_{series}") for name, series in names.items()}
+    quick = service.metric("jobonnx_batch_seconds_bucket", 'le="0.25"')
+    return {**found, "batches_within_250_ms": quick, "stolen_seconds": stolen}
 
 
 def _capacity_now(run: Run, port: int) -> float:
