@@ -27,12 +27,6 @@ pytestmark = pytest.mark.medium
 
 ESCO, MORE, ONET, CSCO = (SHARED / name for name in ("esco_v1.2.0", "esco_multilingual", "onet_27.0", "csco2022/csco22.csv"))
 MEGABYTE = 1 << 20
-BEHIND = {
-    "bg": 0.97,
-    "fr": 0.97,
-    "lv": 0.97,
-    "et": 0.98,
-}  # the card says so: within three languages TF-IDF is ahead by 2%, in a fourth they are even
 needs_titles = needs("the titles of ESCO, O*NET and CSCO", ESCO, MORE, ONET, CSCO)
 
 
@@ -120,7 +114,7 @@ def tasks() -> dict[str, Retrieval]:
 @needs_titles
 def test_occupations_it_never_saw_are_found_in_another_language(tasks: dict[str, Retrieval]) -> None:
     encoder = Encoder(provider="cpu")
-    for language, least in {"de": 0.65, "es": 0.68, "zh": 0.66, "fr": 0.4, "pl": 0.4, "hu": 0.25}.items():
+    for language, least in {"de": 0.67, "es": 0.69, "zh": 0.68, "fr": 0.6, "pl": 0.6, "hu": 0.55}.items():
         assert score(encoder, f"mix_{language}", tasks[f"mix_{language}"]) >= least, language
 
 
@@ -129,8 +123,7 @@ def test_occupations_it_never_saw_are_found_in_another_language(tasks: dict[str,
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_it_beats_the_baseline_within_its_languages(language: str, tasks: dict[str, Retrieval]) -> None:
     name = f"full_{language}"
-    least = BEHIND.get(language, 1.0)
-    assert score(Encoder(provider="cpu"), name, tasks[name]) >= least * score(Tfidf(tasks[name].corpus.values()), name, tasks[name])
+    assert score(Encoder(provider="cpu"), name, tasks[name]) >= score(Tfidf(tasks[name].corpus.values()), name, tasks[name])
 
 
 @pytest.mark.slow
@@ -138,8 +131,8 @@ def test_it_beats_the_baseline_within_its_languages(language: str, tasks: dict[s
 def test_the_new_languages_meet_english(tasks: dict[str, Retrieval]) -> None:
     encoder = Encoder(provider="cpu")
     recalls = [score(encoder, f"mix_{language}", tasks[f"mix_{language}"]) for language in MORE_LANGUAGES]
-    assert min(recalls) >= 0.25
-    assert sum(recalls) / len(recalls) >= 0.4
+    assert min(recalls) >= 0.55
+    assert sum(recalls) / len(recalls) >= 0.65
 
 
 @pytest.mark.slow

@@ -99,6 +99,34 @@ def test_two_teachers_agree_by_their_weights(tmp_path: Path) -> None:
     assert similarity[ids["ac"], ids["xc"]] == pytest.approx(0.25, abs=1e-3)
 
 
+def test_a_centred_teacher_sees_each_language_from_its_own_middle(tmp_path: Path) -> None:
+    """Far apart as two languages may lie: within each, titles are compared by what is their own."""
+    places = {"red": [8, 0, -3], "green": [8, 0, -3], "blue": [8, 0, 3], "grey": [8, 0, 3], "orange": [6, 6, 1]}
+    places |= {"rouge": [0, 8, -3], "vert": [0, 8, -3], "bleu": [0, 8, 3], "gris": [0, 8, 3]}
+    asked: list[str] = []
+
+    class Placed:
+        def encode(self, texts: list[str], **_: Any) -> Floats:
+            asked.extend(texts)
+            vectors = np.array([places[text] for text in texts], dtype=np.float32)
+            return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    train = [Group("uri/0", "esco", "", {"en": ["red", "green", "orange"], "fr": ["rouge", "vert", "orange"]})]
+    train += [Group("uri/1", "esco", "", {"en": ["blue", "grey"], "fr": ["bleu", "gris"]})]
+    both = [Teacher("placed", Placed, languages, centred=True) for languages in (("en",), ("en", "fr"))]
+    vectors, ids = guide_vectors(Corpus(train, [], frozenset()), both[1:], tmp_path)
+    similarity = vectors.float() @ vectors.float().T
+    assert similarity[ids["red"], ids["blue"]] < 0 > similarity[ids["rouge"], ids["bleu"]]
+    assert torch.isfinite(vectors).all()
+    assert sorted(asked) == sorted(places)
+    # A second teacher of that name asks the model for nothing again; to the first one, "bleu" is its occupation's English titles.
+    vectors, ids = guide_vectors(Corpus(train, [], frozenset()), both, tmp_path)
+    assert sorted(asked) == sorted(places)
+    first = vectors[:, :3].float()
+    torch.testing.assert_close(first[ids["bleu"]], first[ids["gris"]], atol=1e-3, rtol=0)
+    torch.testing.assert_close(first[ids["bleu"]], (first[ids["blue"]] + first[ids["grey"]]) / 2, atol=1e-3, rtol=0)
+
+
 def test_without_teachers_the_guide_knows_nothing(corpus: Corpus, tmp_path: Path) -> None:
     vectors, ids = guide_vectors(corpus, [Teacher("missing", lambda: None, ("en",))], tmp_path)
     assert len(vectors) == len(ids) + 1

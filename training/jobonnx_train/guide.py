@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sentence_transformers.losses import GISTEmbedLoss
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from jobonnx import Encoder
 from jobonnx.arrays import Floats
 from jobonnx.files import replaced
 from jobonnx_train.split import Corpus
@@ -101,16 +103,17 @@ class Teacher:
     """A model whose similarities guide the training.
 
     Attributes:
-        name: of its file of vectors.
+        name: of its file of vectors. Two teachers of one name are one model that is asked in two ways.
         load: loads the model; None where its package is missing.
         languages: those that it reads.
         weight: of its similarities beside the other teachers'.
         prompt: text that it expects before every title.
-        centred: take the mean off its vectors first. All of e5's lie in a narrow cone, with cosines of .7 to 1.
+        centred: take the mean of a title's language off its vector first. All of e5's lie in a narrow cone, with cosines of .7
+            to 1, and those of a language in a narrower one.
     """
 
     name: str
-    load: Callable[[], SentenceTransformer | None]
+    load: Callable[[], SentenceTransformer | Encoder | None]
     languages: tuple[str, ...]
     weight: float = 1.0
     prompt: str | None = None
@@ -142,13 +145,12 @@ def guide_vectors(corpus: Corpus, teachers: Sequence[Teacher], cache: Path) -> t
 
 def _table(corpus: Corpus, ids: dict[str, int], teacher: Teacher, cache: Path) -> Tensor | None:
     """Compute one teacher's part, rows of its weight's root in length or zero; None where the teacher is missing."""
-    read = {text for group in corpus.train for language in teacher.languages for text in group.labels.get(language, ())}
-    rows = _vectors(sorted(read), teacher, cache / f"{teacher.name}.npz")
+    read = {language: {text for group in corpus.train for text in group.labels.get(language, ())} for language in teacher.languages}
+    texts = sorted(set().union(*read.values()))
+    rows = _vectors(texts, teacher, cache / f"{teacher.name}.npz")
     if rows is None:
         return None
-    if teacher.centred:
-        centre = np.mean(list(rows.values()), axis=0)
-        rows = {text: (row - centre) / max(float(np.linalg.norm(row - centre)), 1e-9) for text, row in rows.items()}
+    rows = _centred(rows, read) if teacher.centred else {text: rows[text] for text in texts}
     table = np.zeros((len(ids) + 1, len(next(iter(rows.values())))), dtype=np.float32)
     for group in corpus.train:
         english = [rows[text] for text in group.labels.get("en", ())]
@@ -157,10 +159,22 @@ def _table(corpus: Corpus, ids: dict[str, int], teacher: Teacher, cache: Path) -
         for titles in group.labels.values():
             for text in titles:
                 table[ids[text]] += unit
-    for text in read:
+    for text in texts:
         table[ids[text]] = rows[text]
     part: Tensor = nn.functional.normalize(torch.from_numpy(table)) * teacher.weight**0.5
     return part
+
+
+def _centred(rows: Mapping[str, Floats], read: Mapping[str, set[str]]) -> dict[str, Floats]:
+    """Take the mean of its language off every vector; a title that two languages have loses the mean of their means."""
+    off: dict[str, list[Floats]] = defaultdict(list)
+    for texts in read.values():
+        if texts:
+            mean = np.mean([rows[text] for text in texts], axis=0)
+            for text in texts:
+                off[text].append(mean)
+    moved = {text: rows[text] - np.mean(means, axis=0) for text, means in off.items()}
+    return {text: row / max(float(np.linalg.norm(row)), 1e-9) for text, row in moved.items()}
 
 
 def _vectors(texts: list[str], teacher: Teacher, cache: Path) -> dict[str, Floats] | None:

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import GISTEmbedLoss, MultipleNegativesRankingLoss
 from transformers import set_seed
 
+from jobonnx import Encoder
 from jobonnx.data.titles import read_lexicon
 from jobonnx.errors import JobonnxError
 from jobonnx.evaluation.tfidf import Tfidf
@@ -21,7 +22,16 @@ from jobonnx.strict_json import write_json
 from jobonnx_train.guide import GuidedLoss, GuideTable, Teacher, guide_vectors, load_guide
 from jobonnx_train.model import build, carry_over, save_half, start_as_mean, train_unpadded
 from jobonnx_train.pairs import talentclef_sets, training_sets
-from jobonnx_train.readers import LEXICON_LANGUAGES, lexicon_groups, read_csco, read_esco, read_onet, read_written
+from jobonnx_train.readers import (
+    LANGUAGES,
+    LEXICON_LANGUAGES,
+    WRITTEN_LANGUAGES,
+    lexicon_groups,
+    read_csco,
+    read_esco,
+    read_onet,
+    read_written,
+)
 from jobonnx_train.recipe import Recipe
 from jobonnx_train.split import Corpus, hold_out
 from jobonnx_train.tasks import Retrieval, talentclef_tasks, validation_sets
@@ -62,7 +72,8 @@ class Checkpoints:
     Attributes:
         start: the model that the run begins from, which is a teacher too. It has to be of the recipe's size, and trained on other
             occupations than those held out: the model in this repository holds out the same.
-        e5: multilingual-e5-small, a teacher.
+        e5: multilingual-e5-small, a checkpoint or a bundle. It teaches twice: by English titles, which stand for their
+            occupations, and by every title as it is written.
     """
 
     start: Path | None = None
@@ -74,13 +85,19 @@ class Checkpoints:
         if (start := self.start) is not None:
             teachers.append(Teacher("start", lambda: load_checkpoint(start), LEXICON_LANGUAGES, weights.get("start", 0.0)))
         if (e5 := self.e5) is not None:
-            teachers.append(Teacher("e5", lambda: load_checkpoint(e5), ("en",), weights.get("e5", 0.0), "query: ", centred=True))
+            for key, languages in (("e5_en", ("en",)), ("e5", (*LANGUAGES, *WRITTEN_LANGUAGES))):
+                teachers.append(Teacher("e5", lambda: _load(e5), languages, weights.get(key, 0.0), "query: ", centred=True))
         return [teacher for teacher in teachers if teacher.weight]
 
 
 def load_checkpoint(path: Path) -> SentenceTransformer:
     """Load a checkpoint in fp32."""
     return SentenceTransformer(str(path), device="cpu").float()
+
+
+def _load(path: Path) -> SentenceTransformer | Encoder:
+    """Load a bundle, or else a checkpoint in fp32."""
+    return Encoder(path) if (path / "manifest.json").exists() else load_checkpoint(path)
 
 
 @dataclass(frozen=True)
