@@ -109,7 +109,8 @@ def test_a_centred_teacher_sees_each_language_from_its_own_middle(tmp_path: Path
         def encode(self, texts: list[str], **_: Any) -> Floats:
             asked.extend(texts)
             vectors = np.array([places[text] for text in texts], dtype=np.float32)
-            return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            return unit
 
     train = [Group("uri/0", "esco", "", {"en": ["red", "green", "orange"], "fr": ["rouge", "vert", "orange"]})]
     train += [Group("uri/1", "esco", "", {"en": ["blue", "grey"], "fr": ["bleu", "gris"]})]
