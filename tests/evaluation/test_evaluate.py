@@ -198,7 +198,8 @@ def test_the_small_model_on_avature_scores_as_by_sentence_transformers(language:
     for name, value in in_float64.items():  # titles that differ in capitals alone tie, and a product may tell equal rows apart
         low, high = ours.bounds[name]
         assert low - 1e-9 <= value <= high + 1e-9, name
-        assert high - low < 0.01, name  # one query of the 104, whose two best titles tie, moves accuracy@1 by .0096
+        # One query in Spanish, of 104, whose two best titles tie, moves accuracy@1 by .0096.
+        assert high - low < (0.01 if language == "es" else 1e-3), name
     as_it_is = flat(judge.compute_all_metrics(AsTorch(encoder))["cosine"], "cosine_")
     means = evaluate(encoder, data, ties="sentence-transformers").means
     assert {name: means[name] for name in as_it_is} == pytest.approx(as_it_is, abs=1e-12)
