@@ -291,7 +291,6 @@ class Scheduler:
         """Put a tokenised job where its next titles are found."""
         if job.done or not job.pending:
             return
-        job.remaining = sum(title.cost for title in job.pending)
         key = job.remaining + job.submitted * self._ageing
         heap = self._short if len(job.pending) == 1 or job.remaining <= self._slice else self._long
         heapq.heappush(heap, (key, next(self._serial), job))
@@ -328,14 +327,14 @@ class Scheduler:
                 continue
             while job.pending:
                 title = job.pending[0]
-                if title.running:  # another job brought it into this batch or an earlier one
-                    job.pending.popleft()
-                    continue
-                if not chosen.take(title, limit):
+                new = not title.running  # else another job brought it into this batch or an earlier one
+                if new and not chosen.take(title, limit):
                     break
                 job.pending.popleft()
-                for each in title.jobs:
-                    each.started = each.started or now
+                job.remaining -= title.cost
+                if new:
+                    for each in title.jobs:
+                        each.started = each.started or now
             if job.pending:
                 self._push(job)
                 break  # what comes behind it waits for another batch
@@ -413,6 +412,7 @@ class Scheduler:
         with self._changed:
             for job in jobs:
                 job.ready = time.monotonic()
+                job.remaining = sum(title.cost for title in job.pending)
                 if len(job.pending) > 1:
                     job.pending = deque(sorted(job.pending, key=lambda title: -title.cost))  # rows of a batch need similar lengths
                 self._push(job)
