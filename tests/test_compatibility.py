@@ -158,6 +158,7 @@ def test_a_device_that_is_the_providers_own_is_taken(encoder: Encoder) -> None:
 # Prompts
 
 
+@pytest.mark.medium
 def test_prompts_are_those_of_the_model_and_the_callers(peer: SentenceTransformer) -> None:
     given = {"query": "job: ", "title": "title: "}
     theirs = SentenceTransformer(str(CHECKPOINT), device="cpu", prompts=given, default_prompt_name="title")

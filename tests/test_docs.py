@@ -210,6 +210,7 @@ def test_every_measurement_stands_in_the_index() -> None:
     assert not missing
 
 
+@pytest.mark.medium
 def test_the_encode_example_runs() -> None:
     example = [sys.executable, str(ROOT / "examples" / "encode.py")]
     done = subprocess.run(example, capture_output=True, encoding="utf-8", check=True, env={**os.environ, "PYTHONUTF8": "1"})

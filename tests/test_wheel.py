@@ -46,6 +46,7 @@ def test_the_wheel_holds_the_runtime_the_exporter_and_the_benchmark(wheel: Path)
     assert 0 < bundle <= 15 * MEGABYTE
 
 
+@pytest.mark.medium
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]

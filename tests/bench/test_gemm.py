@@ -27,6 +27,7 @@ def test_products_run_and_say_what_is_missing() -> None:
             provider_product(dtype, 2, 8, 4, 1, "cpu")
 
 
+@pytest.mark.medium
 def test_a_products_arrays_live_as_long_as_it() -> None:
     call = provider_product("fp32", 512, 512, 512, 1, "cpu")
     gc.collect()
@@ -80,6 +81,7 @@ def test_a_product_that_was_left_to_the_cpu_is_none(monkeypatch: pytest.MonkeyPa
         provider_product("fp32", 2, 8, 4, 1, "cpu")
 
 
+@pytest.mark.medium
 def test_an_engine_that_lacks_one_kernel_still_has_the_others() -> None:
     def made(dtype: str, m: int, k: int, n: int, threads: int) -> Call:
         if dtype == "bf16":

@@ -98,6 +98,7 @@ def test_titles_come_from_onets_table_and_from_lines(tmp_path: Path) -> None:
     assert sorted(read_titles(str(tmp_path / "lines"))) == sorted(read_titles(str(tmp_path / "table"))) == ["a", "b"]
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(sys.platform != "linux", reason="timerfd is Linux's")
 def test_an_open_loop_sends_on_time_whatever_the_service_does() -> None:
     pytest.importorskip("uvloop")

@@ -479,6 +479,7 @@ cli.main()
 """
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "before",
     [

@@ -86,6 +86,7 @@ def test_other_names_are_no_tables(name: str, tmp_path: Path) -> None:
     assert "the name has to end in .parquet, or in .csv" in refusal(tmp_path / name)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl.gz"])
 @pytest.mark.parametrize("skip", [0, 1, 8192, 10_000, 20_000, 24_999, 25_000, 30_000])
 def test_rows_at_the_beginning_are_left_out(ending: str, skip: int, tmp_path: Path) -> None:

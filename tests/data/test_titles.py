@@ -36,6 +36,7 @@ def test_chinese_titles_are_chinese_and_the_others_are_not() -> None:
     assert sum(chinese["zh"]) > 0.98 * len(chinese["zh"])  # the rest are loans such as HRBP
 
 
+@pytest.mark.medium
 def test_titles_are_listed_once_language_by_language() -> None:
     listed = read_titles()
     assert len(listed) == len(set(listed))

@@ -37,6 +37,7 @@ def assert_same(found: tuple[Floats, Ints], expected: tuple[Floats, Ints]) -> No
     assert found[1].dtype == np.int64
 
 
+@pytest.mark.medium
 @settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_equals_the_definition_with_ties_at_any_block_size(data: st.DataObject) -> None:

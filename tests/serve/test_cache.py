@@ -64,6 +64,7 @@ def test_token_ids_are_another_key_than_a_text() -> None:
     assert cache.get((0, 5, 2)) is not None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("dimension", [256, 1024])
 def test_the_bound_is_what_python_allocates(dimension: int) -> None:
     """After many times its size went through, memory is what the cache says, within 15%."""

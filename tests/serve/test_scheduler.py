@@ -608,6 +608,7 @@ def test_a_drain_that_takes_too_long_says_so(make: Make) -> None:
     assert not bench.scheduler.drain(0.05)
 
 
+@pytest.mark.medium
 def test_close_fails_what_waits(make: Make) -> None:
     bench = make()
     bench.busy()

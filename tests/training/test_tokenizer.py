@@ -109,6 +109,7 @@ def test_sampled_subwords_are_blind_to_capitals_too(tokenizer_folder: Path) -> N
     assert 3 not in encode("SHIP BAKER")
 
 
+@pytest.mark.medium
 def test_a_huge_text_is_cut_where_its_ids_stay_the_same(tokenizer_folder: Path) -> None:
     """Where case folding makes two characters of one, or another one, a place to cut must not be counted wrong."""
     path, limit = tokenizer_folder / "tokenizer.json", 8
