@@ -257,6 +257,23 @@ def test_a_single_that_waited_for_a_slice_of_long_work_has_none_in_its_batch(mak
         assert 1 < len(bench.encoder.texts_of(number + 1)) <= 8
 
 
+def test_what_is_left_of_a_job_is_counted_title_by_title_shared_ones_too(make: Make) -> None:
+    """It decides a job's turn."""
+    bench = make(budget=16, slice_tokens=8)
+    bench.encoder.hold = True
+    texts = titles(60)
+    jobs = [bench.submit(*texts), bench.submit(*texts[::2], *titles(40, words=3, name="other"))]
+    for _ in range(5):
+        bench.encoder.wait_for_a_batch()  # while it is held, nothing is chosen
+        for job in jobs:
+            assert job.remaining == sum(title.cost for title in job.pending)
+        bench.encoder.let_go()
+    bench.encoder.free()
+    for job in jobs:
+        bench.result(job)
+        assert job.remaining == 0
+
+
 def test_in_calm_a_long_job_fills_whole_batches(make: Make) -> None:
     bench = make(budget=64, slice_tokens=8)
     job = bench.submit(*titles(1000))
