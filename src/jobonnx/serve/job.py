@@ -34,6 +34,8 @@ class Job:
         vectors: float32 [texts, dimension], complete when `done` and no `error`.
         tokens: of all texts, repeats counted.
         hits: texts that were in the cache, repeats counted.
+        pending: titles that no batch has taken yet.
+        remaining: their tokens, counted down title by title, as a large job is looked at for every batch.
         done: whether it has ended: computed, failed or cancelled.
         error: why it failed.
         owner: the caller's.
