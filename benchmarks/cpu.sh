@@ -20,11 +20,12 @@ left() { echo $((${MINUTES:-150} - ($(date +%s) - began) / 60)); }
 
 # A step's stamp is written when it has succeeded, so a step that was broken off runs again.
 step() {
-    name=$1; shift
-    [ ! -e "$work/$name.done" ] || { say "$name: done before"; return 0; }
-    say "$name"
+    stamp=$work/$1.done
+    [ ! -e "$stamp" ] || { say "$1: done before"; return 0; }
+    say "$1"
+    shift
     "$@"
-    date -u > "$work/$name.done"
+    date -u > "$stamp"
 }
 
 install() {
