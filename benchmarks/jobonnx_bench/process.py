@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -77,6 +78,7 @@ class Process:
                 encoding="utf-8",
                 # Checkpoints and titles are local; a worker that asks the Hub would wait for it.
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "PYTHONUTF8": "1"},
+                start_new_session=True,  # a group of its own, so that what it starts can be ended with it
             )
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read_stdout, daemon=True)
@@ -117,7 +119,10 @@ class Process:
         self._rest_began = self._cpu_seconds()
 
     def close(self) -> None:
-        """End the worker; kill it if it does not end by itself within 2 s."""
+        """End the worker, and what it started; kill it if it does not end by itself within 2 s.
+
+        OpenVINO's telemetry leaves a copy of the process behind, which would hold its memory until the campaign's end.
+        """
         self._count_idle_cpu()
         assert self._process.stdin is not None
         with suppress(OSError):
@@ -127,7 +132,10 @@ class Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(_GRACE)  # a process that the worker started may still hold the pipe
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):  # macOS answers the latter where nothing is left
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._reader.join(_GRACE)  # elsewhere a process that the worker started may still hold the pipe
         if not self._reader.is_alive() and self._process.stdout is not None:
             self._process.stdout.close()
 

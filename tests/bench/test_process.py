@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from helpers.adapters import write_adapter
@@ -58,6 +60,28 @@ def test_a_worker_that_is_killed_says_by_what(adapter: Path, tmp_path: Path) -> 
         pytest.raises(WorkerLostError, match=r"was killed by signal 9 during 'load'$"),
     ):
         process.ask("load", folder="", options={}, files=[])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX's")
+def test_what_a_worker_left_behind_ends_with_it(adapter: Path, tmp_path: Path) -> None:
+    adapter.write_text(
+        "import os, signal\ndef build(folder):\n"
+        "    if child := os.fork():\n        open(folder, 'w').write(str(child))\n    else:\n        signal.pause()\n"
+    )
+    build(System("x", adapter, folder=tmp_path / "child"), tmp_path / "x.log")
+    child = int((tmp_path / "child").read_text())
+    end = time.monotonic() + 10
+    while running(child):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def running(process: int) -> bool:
+    """Tell whether a process runs; one that is dead may wait for whoever inherited it to reap it."""
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the worker's stdout is found by its number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,15 @@ def test_broken_off_it_goes_on_with_that_step(tmp_path: Path) -> None:
     status, asked, said = run(tmp_path, "avx512-vnni")
     assert "compare: done before" in said
     assert not any("compare.py" in line for line in asked)
+
+
+@POSIX
+def test_reports_are_named_after_day_and_kind(tmp_path: Path) -> None:
+    _, asked, said = run(tmp_path, "avx512-vnni")
+    name = said.partition("measuring ")[2].split()[0]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-avx512-vnni", name)
+    outputs = [line.rpartition("/")[2] for line in asked if " -o " in line]
+    assert outputs == [f"compare-{name}", f"report-quick-{name}", f"report-{name}"]
 
 
 @POSIX
