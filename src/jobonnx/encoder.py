@@ -64,7 +64,7 @@ class Encoder(Surface, Prompted, Closing):
         choice = choose(self.bundle, variant, provider, threads, force, spin)
         self.graph, self.settings, self.variant = choice.graph, choice.settings, choice.graph.variant
         self.tokenizer = Tokenizer(self.bundle.folder / TOKENIZER, self.bundle.model.max_tokens, truncation)
-        self.engine = Engine(self.bundle.folder / self.graph.path, self.bundle.model, self.settings)
+        self.engine = Engine(self.bundle.folder / self.graph.path, self.bundle.model, self.settings, self.variant)
         self._configure(options)
 
     @property

@@ -43,17 +43,17 @@ def verify(bundle: Bundle) -> list[Verification]:
     for graph in bundle.graphs:
         here = (p.name for p in providers_for(graph.target) if p.unavailable_reason(graph.variant) is None)
         provider = next(here, EVERYWHERE)
-        parity = measure(reference, run_graph(bundle.folder / graph.path, rows, model, provider))
+        parity = measure(reference, run_graph(bundle.folder / graph.path, rows, model, provider, graph.variant))
         missed = tuple(tolerance_violations(graph.variant, parity))
         results.append(Verification(graph.variant, graph.target, provider, parity, missed))
     return results
 
 
-def run_graph(path: Path, rows: Sequence[Sequence[int]], model: Model, provider: str = EVERYWHERE) -> Floats:
+def run_graph(path: Path, rows: Sequence[Sequence[int]], model: Model, provider: str = EVERYWHERE, variant: str = "") -> Floats:
     """Token ids through a graph in shuffled batches of mixed lengths: vectors, float32 [rows, dimension], in order."""
     order = np.random.default_rng(0).permutation(len(rows))
     vectors = np.empty((len(rows), model.dimension), dtype=np.float32)
-    with Engine(path, model, default_settings(provider, available_threads())) as engine:
+    with Engine(path, model, default_settings(provider, available_threads()), variant) as engine:
         for start in range(0, len(rows), _BATCH):
             batch = order[start : start + _BATCH]
             chosen = [rows[i] for i in batch]

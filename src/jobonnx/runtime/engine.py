@@ -20,19 +20,20 @@ from jobonnx.runtime.token_ids import pad_checked
 class Engine(Closing):
     """A loaded graph. Safe to share between threads; a context manager, or `close()` it."""
 
-    def __init__(self, graph: Path, model: Model, settings: Settings) -> None:
+    def __init__(self, graph: Path, model: Model, settings: Settings, variant: str = "") -> None:
         """Load a graph.
 
         Args:
             graph: the graph file; its external data lies beside it.
             model: what it was made of.
             settings: the provider, and how it runs there.
+            variant: its precision, where the graph does not say it: that of fp32 is bf16's too.
 
         Raises:
             JobonnxError: the provider is not here, or the graph does not load.
         """
         self.model, self.settings, self._closed = model, settings, False
-        self._provider = find_provider(settings.provider)
+        self._provider = find_provider(settings.provider).for_variant(variant)
         self.session = self._stream = self._provider.open_session(graph, model, settings)
         self._pool: StreamPool | None = None
         if settings.streams > 1:  # the second session shares the mapped file of the weights, not what is packed at load

@@ -133,7 +133,7 @@ class _Stopwatch:
         if key not in self._engines:
             graph = self._bundle.graph(self._variant, find_provider(settings.provider).target)
             assert graph is not None, "candidates come from `runners`"
-            engine = Engine(self._bundle.folder / graph.path, self._bundle.model, settings)
+            engine = Engine(self._bundle.folder / graph.path, self._bundle.model, settings, self._variant)
             self._engines[key] = self._open.enter_context(engine)
         return self._engines[key]
 

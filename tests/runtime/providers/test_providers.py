@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,27 @@ def test_openvino_is_refused_what_it_computes_in_another_type(rounds: bool, over
     assert reasons["bf16"] is None if rounds else "needs a CPU with bf16" in str(reasons["bf16"])
     assert reasons["fp32"] is None if not rounds else "in a shorter type here; use provider cpu" in str(reasons["fp32"])
     assert reasons["int8-static"] is None if not overflows else "overflow on this machine" in str(reasons["int8-static"])
+
+
+@pytest.mark.parametrize(("variant", "asked"), [("fp32", "f32"), ("int8-static", "f32"), ("bf16", "bf16")])
+def test_openvino_is_asked_for_the_precision_of_the_variant(variant: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph is fp32's and bf16's: 1.24.1 computes it in fp32 even on a CPU with bf16, unless it is asked."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(openvino, "plugin_devices", lambda ort: [])
+    provider = find_provider("openvino").for_variant(variant)
+    (name, options), _ = provider.configure(onnxruntime.SessionOptions(), Path("x.onnx"), None, Settings("openvino", 2)) or []
+    assert (name, options["num_of_threads"]) == ("OpenVINOExecutionProvider", "2")
+    assert json.loads(options["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": asked}}
+
+
+def test_each_precision_is_tried_as_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+    plain, asked = Tried(rounds=False, overflows=False), openvino._IN_BF16
+    monkeypatch.setitem(vars(asked), "rounds", True)
+    assert plain.unavailable_reason("fp32") is None
+    assert plain.unavailable_reason("bf16") is None
+    monkeypatch.setitem(vars(asked), "rounds", False)
+    assert "needs a CPU with bf16" in str(plain.unavailable_reason("bf16"))
 
 
 class OnTheCpu(CoreMl):

@@ -41,6 +41,10 @@ class Provider:
         """Say why it, or a variant on it, cannot run here and what to do, in one sentence; None if it can."""
         return None if self.is_here() else self.not_installed()
 
+    def for_variant(self, variant: str) -> Provider:
+        """Return the provider as a variant's graph is opened with: itself, but where one graph serves two precisions."""
+        return self
+
     def not_installed(self) -> str:
         """Return the sentence for a provider that the installed onnxruntime does not have."""
         ort = import_onnxruntime()
