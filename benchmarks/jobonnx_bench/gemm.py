@@ -135,7 +135,7 @@ def provider_product(dtype: str, m: int, k: int, n: int, threads: int, provider:
     from jobonnx.runtime.providers import find_provider
     from jobonnx.runtime.providers.base import STANDARD
 
-    known = find_provider(provider)
+    known = find_provider(provider).for_variant(dtype)
     device = known.device
     if dtype == "fp16" and device == CPU:
         raise NoProductError(NO_KERNEL)  # it would be fp32 between casts

@@ -61,8 +61,9 @@ class Engine(Closing):
         budget = self.settings.token_budget if token_budget is None else token_budget
         batches = self._provider.batches([len(row) for row in rows], budget, max_rows)
         vectors = np.empty((len(rows), self.model.dimension), dtype=np.float32)
-        in_turn = map if self._pool is None or len(batches) == 1 else self._pool.map
-        results = in_turn(lambda batch: self._run(self._stream, [rows[i] for i in batch]), batches)
+        alone = self._pool is None or len(batches) == 1  # one batch has all threads
+        session, in_turn = (self.session, map) if alone else (self._stream, self._pool.map)
+        results = in_turn(lambda batch: self._run(session, [rows[i] for i in batch]), batches)
         for batch, result in zip(batches, results, strict=True):
             vectors[batch] = result
             advance(len(batch))
