@@ -79,7 +79,7 @@ def test_what_a_worker_left_behind_ends_with_it(adapter: Path, tmp_path: Path) -
 def running(process: int) -> bool:
     """Tell whether a process runs; one that is dead may wait for whoever inherited it to reap it."""
     try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

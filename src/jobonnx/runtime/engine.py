@@ -61,8 +61,8 @@ class Engine(Closing):
         budget = self.settings.token_budget if token_budget is None else token_budget
         batches = self._provider.batches([len(row) for row in rows], budget, max_rows)
         vectors = np.empty((len(rows), self.model.dimension), dtype=np.float32)
-        alone = self._pool is None or len(batches) == 1  # one batch has all threads
-        session, in_turn = (self.session, map) if alone else (self._stream, self._pool.map)
+        pool = self._pool if len(batches) > 1 else None  # a single batch has all threads
+        session, in_turn = (self.session, map) if pool is None else (self._stream, pool.map)
         results = in_turn(lambda batch: self._run(session, [rows[i] for i in batch]), batches)
         for batch, result in zip(batches, results, strict=True):
             vectors[batch] = result
