@@ -47,7 +47,7 @@ class Engine(Closing):
         max_rows: int | None = None,
         advance: Callable[[int], object] = lambda rows: None,
     ) -> Floats:
-        """Compute the vectors of any number of rows of token ids, in batches of similar length.
+        """Compute the vectors of any number of rows of token ids, in batches of similar length. A single one has all threads.
 
         Args:
             rows: token ids, special ones included.
@@ -61,8 +61,7 @@ class Engine(Closing):
         budget = self.settings.token_budget if token_budget is None else token_budget
         batches = self._provider.batches([len(row) for row in rows], budget, max_rows)
         vectors = np.empty((len(rows), self.model.dimension), dtype=np.float32)
-        pool = self._pool if len(batches) > 1 else None  # a single batch has all threads
-        session, in_turn = (self.session, map) if pool is None else (self._stream, pool.map)
+        session, in_turn = (self.session, map) if self._pool is None or len(batches) == 1 else (self._stream, self._pool.map)
         results = in_turn(lambda batch: self._run(session, [rows[i] for i in batch]), batches)
         for batch, result in zip(batches, results, strict=True):
             vectors[batch] = result
