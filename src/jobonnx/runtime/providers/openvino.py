@@ -39,7 +39,7 @@ class OpenVino(StandardProvider):
 
     def unavailable_reason(self, variant: str | None = None) -> str | None:
         """Try each precision as it would be opened."""
-        asked = self if variant is None else self.for_variant(variant)
+        asked = self.for_variant(variant or "")
         return super().unavailable_reason(variant) if asked is self else asked.unavailable_reason(variant)
 
     def configure(self, options: Any, graph: Path, model: Model | None, settings: Settings) -> list[Any] | None:
