@@ -44,6 +44,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary_size: int, ma
     the subwords in SentencePiece's order, and <mask> last. One thing differs. The rules are nmt_nfkc_cf, XLM-R's nmt_nfkc followed
     by Unicode's simple case folding, and ß becomes ss, which simple folding leaves. So capitals never reach the model:
     *DATA ENGINEER*, *STRASSENBAUER* and full-width letters have the ids of *data engineer*, *straßenbauer* and ASCII.
+    tokenizer.json lowers capitals once more after the rules, for transformers.js, which puts plain NFKC in their place.
     SentencePiece's rules have followed Unicode since XLM-R was made; 174 code points differ, none of them in the training titles.
 
     Args:
@@ -77,8 +78,9 @@ def _convert(slow: XLMRobertaTokenizer) -> Tokenizer:
     tokenizer = convert_slow_tokenizer(slow)
     # As in the published tokenizer.json; the converter's normaliser and pre-tokenizer have changed since.
     rules = normalizers.Precompiled(_normalisation_rules(slow))
+    lowercase = normalizers.Lowercase()  # says again what the rules do: JavaScript's tokenizers do not read them
     sharp_s = normalizers.Replace("ß", "ss")  # after the rules, which make ß of its capital
-    tokenizer.normalizer = normalizers.Sequence([rules, sharp_s, normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.normalizer = normalizers.Sequence([rules, lowercase, sharp_s, normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
