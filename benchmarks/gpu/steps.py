@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def _bench(work: Work, systems: list[Any], sizes: Any, device: str, output: Path
     from jobonnx_bench.bundle import read_shape
     from jobonnx_bench.environment import record
     from jobonnx_bench.limits import combine, measure_gemm
-    from jobonnx_bench.render.folder import write_report
+    from jobonnx_bench.render.folder import write_figures, write_report
     from jobonnx_bench.report import Report
     from jobonnx_bench.rounds import Schedule, run
     from jobonnx_bench.workload import Sizes, draw
@@ -275,8 +276,11 @@ def _bench(work: Work, systems: list[Any], sizes: Any, device: str, output: Path
     results = run(systems, workload, work.place / f"run-{output.name}", schedule, reference="st-torch-fp32", progress=_say)
     limits = combine(passes, shape) if passes else None
     output.mkdir(exist_ok=True)
-    write_report(Report(environment, shape, workload.summary(), tuple(results), limits), output)
-    return {result.name: result.reason or f"{len(result.rounds)} rounds" for result in results}
+    drawn = find_spec("matplotlib") is not None
+    write = write_report if drawn else write_figures
+    write(Report(environment, shape, workload.summary(), tuple(results), limits), output)
+    page = {} if drawn else {"page": "matplotlib is missing here: benchmarks/page.py draws it from report.json elsewhere"}
+    return page | {result.name: result.reason or f"{len(result.rounds)} rounds" for result in results}
 
 
 def tuned(work: Work) -> Figures:

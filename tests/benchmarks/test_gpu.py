@@ -7,10 +7,16 @@ import os
 import struct
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from helpers.reports import measured
+from jobonnx_bench.render.html import report_html
+from jobonnx_bench.report import read_report
+from jobonnx_bench.workload import Sizes
 
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "benchmarks" / "gpu"
@@ -184,3 +190,23 @@ def test_the_environment_has_one_onnxruntime(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=clean, check=True)
     assert done.stdout.split() == ["travelled", "1.0", "one"]
+
+
+def test_figures_outlive_a_machine_without_matplotlib(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import steps
+
+    monkeypatch.setattr(steps, "find_spec", lambda name: None)
+    monkeypatch.setattr("jobonnx_bench.rounds.run", lambda *systems, **options: [measured("fp32")])
+    (tmp_path / "titles.txt").write_text("\n".join(f"paper gardener {number}" for number in range(200)))
+    work = steps.Work(Namespace(place=tmp_path, output=tmp_path, rehearse=True, layers=None, seconds=60))
+    work.checkpoint = checkpoint
+    figures = steps._bench(work, [], Sizes(64, 16, 4, 2, 1), "cpu", tmp_path / "out")
+    assert figures["jobonnx-fp32-cpu"] == "3 rounds"
+    assert "benchmarks/page.py" in figures["page"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+
+    pytest.importorskip("matplotlib", reason='the page needs matplotlib: pip install "jobonnx[bench]"')
+    paths = [str(ROOT / part) for part in ("src", "export", "benchmarks")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "page.py"), str(tmp_path / "out")], check=True, env=environment)
+    assert (tmp_path / "out" / "report.html").read_text("utf-8") == report_html(read_report(tmp_path / "out" / "report.json"))

@@ -24,10 +24,12 @@ def complete(report: Report) -> Report:
 
 def write_report(report: Report, folder: Path) -> None:
     """Write report.json, report.md and report.html into a folder. Needs matplotlib."""
-    files = {
-        JSON: json_text(asdict(complete(report))),
-        MARKDOWN: report_markdown(report),
-        HTML: report_html(report),
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    page = report_html(report)
+    write_figures(report, folder)
+    (folder / HTML).write_text(page, encoding="utf-8")
+
+
+def write_figures(report: Report, folder: Path) -> None:
+    """Write report.json and report.md into a folder. Needs no matplotlib; benchmarks/page.py draws the page later."""
+    (folder / JSON).write_text(json_text(asdict(complete(report))), encoding="utf-8")
+    (folder / MARKDOWN).write_text(report_markdown(report), encoding="utf-8")
