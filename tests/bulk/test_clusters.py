@@ -49,9 +49,11 @@ def actors() -> list[int]:
     return found
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def has_onnxruntime(pid: int) -> bool:
+    try:
+        return "onnxruntime" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it has ended
+        return False
 
 
 def journal(output: Path) -> list[tuple[Any, ...]]:
@@ -71,10 +73,11 @@ def test_a_ray_cluster_with_an_actor_killed_gives_the_same_rows(python: Path, tm
     env = clean_environment(RAY_worker_niceness="0")  # of themselves, actors give way to whatever else runs
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=tmp_path) as process:
         busy: list[int] = []
-        while process.poll() is None and not busy:  # until one has loaded its bundle and computes
-            time.sleep(0.2)
-            busy = [pid for pid in actors() if cpu_seconds(pid) > 10]
+        while process.poll() is None and not busy:
+            time.sleep(0.05)
+            busy = [pid for pid in actors() if has_onnxruntime(pid)]
         assert busy, "it ended before"
+        time.sleep(0.5)  # it loads its bundle in less, and computes for a second or more
         os.kill(busy[0], signal.SIGKILL)
         stdout, _ = process.communicate(timeout=900)
     assert process.returncode == 0

@@ -505,9 +505,9 @@ from jobonnx.errors import Stopped
 from jobonnx_export import texts
 from jobonnx_export.pipeline import export
 
-def rmtree(folder, ignore_errors=False):
+def rmtree(*arguments, **options):
     signal.raise_signal(int(sys.argv[4]))
-    really(folder, ignore_errors)
+    really(*arguments, **options)
 
 really, shutil.rmtree = shutil.rmtree, rmtree
 texts.PER_LANGUAGE = texts.CALIBRATION_PER_LANGUAGE = 12

@@ -62,7 +62,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Seconds:
 def test_the_fastest_is_kept_for_this_user_and_used_by_auto(bundle: Path, rows: Any, seconds: Seconds) -> None:
     before = sorted(bundle.rglob("*"))
     expected = Settings("cpu", 4, streams=4, token_budget=256, spin=False)
-    seconds |= {Settings("cpu", 4, token_budget=512): 0.9, replace(expected, spin=True): 0.8, expected: 0.5}
+    seconds |= {Settings("cpu", 4, streams=4, token_budget=512): 0.9, replace(expected, spin=True): 0.8, expected: 0.5}
     best, trials = tune(Bundle.open(bundle), "int8", rows)
     assert best == expected
     assert {t.what for t in trials} == {"bulk", "one title"}
@@ -79,6 +79,16 @@ def test_a_read_only_bundle_can_be_tuned_and_its_copies_too(bundle: Path, rows: 
     seconds[Settings("cpu", 4, token_budget=512)] = 0.5
     tune(Bundle.open(copy), "int8", rows)
     assert Encoder(copy).settings.token_budget == Encoder(bundle).settings.token_budget == 512
+
+
+@pytest.mark.parametrize(("alone", "streams", "budget"), [(0.86, 4, 256), (0.84, 4, 256), (0.8, 1, 512)])
+def test_small_batches_on_all_threads_have_to_beat_streams(
+    alone: float, streams: int, budget: int, bundle: Path, rows: Any, seconds: Seconds
+) -> None:
+    """Streams keep their gain where one core is held up for a while, and small batches lose it."""
+    seconds |= {Settings("cpu", 4, streams=4, token_budget=256): 0.85, Settings("cpu", 4, token_budget=512): alone}
+    best, _ = tune(Bundle.open(bundle), "int8", rows)
+    assert (best.streams, best.token_budget) == (streams, budget)
 
 
 def test_a_gain_within_the_noise_changes_nothing(bundle: Path, rows: Any, seconds: Seconds) -> None:

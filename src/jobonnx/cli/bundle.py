@@ -153,7 +153,7 @@ def verify(bundle: str | None, as_json: bool) -> None:
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="All that run here if left out. May be repeated.")
 @json_option
 def tune(bundle: str | None, variants: tuple[str, ...], as_json: bool) -> None:
-    """Measure how a BUNDLE runs fastest on this machine (about a minute per variant), and keep it in your cache.
+    """Measure how a BUNDLE runs fastest on this machine (about two minutes per variant), and keep it in your cache.
 
     Provider, token budget, streams, spinning, captured batches; provider "auto" uses what was found. It changes no vector.
     """
@@ -228,7 +228,7 @@ def _print_tuning(rows: list[tuple[str, Trial, bool]]) -> None:
     from rich.table import Table
 
     names = list(asdict(rows[0][1].settings))
-    table = Table("variant", "by the time of", *(name.replace("_", " ") for name in names), "time over the default's", "", box=None)
+    table = Table("variant", "by the time of", *(name.replace("_", " ") for name in names), "over the best so far", "", box=None)
     for variant, trial, chosen in rows:
         cells = (str(value) for value in asdict(trial.settings).values())
         table.add_row(variant, trial.what, *cells, f"{trial.ratio:.2f}", "kept" if chosen else "")

@@ -26,7 +26,7 @@ _SINGLES = 20  # calls with one title per turn
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and its time over the default's: the median over rounds in which both took their turn."""
+    """One candidate and its time over that of the best so far: the median over rounds in which both took their turn."""
 
     what: str  # "bulk" or "one title"
     settings: Settings
@@ -36,10 +36,11 @@ class Trial:
 def tune(
     bundle: Bundle, variant: str, rows: Sequence[Sequence[int]], progress: Callable[[str], None] = lambda step: None
 ) -> tuple[Settings, list[Trial]]:
-    """Measure how a variant runs fastest here, in about a minute, and keep it for this user and machine.
+    """Measure how a variant runs fastest here, in about two minutes, and keep it for this user and machine.
 
-    Provider and token budget first, then streams, each candidate in turn within a round; spinning by the time of one title. A
-    candidate replaces the default only where it is at least 3% faster.
+    Providers first, then streams, then token budgets of one stream, each candidate in turn within a round; spinning by the time
+    of one title. A candidate replaces the best so far only where it is at least 3% faster. So streams win a draw: small batches
+    on all threads are as fast while all cores are, and slower than large ones while one core is held up (docs/decisions/0014).
 
     Args:
         bundle: the bundle.
@@ -48,7 +49,7 @@ def tune(
         progress: is told each step.
 
     Returns:
-        The best found, and every candidate's ratio.
+        The best found, and every candidate's ratio; those of a race are over the winner of the race before.
 
     Raises:
         JobonnxError: no provider here runs the variant, or the user's cache cannot be written.
@@ -62,16 +63,20 @@ def tune(
     trials: list[Trial] = []
     with _Stopwatch(bundle, variant, rows) as watch:
         watch.limit(best)
-        progress(f"{variant}: token budgets")
-        budgets = {p.name: [b for share in _SHARES if (b := round(share * p.token_budget)) < watch.tokens] for p in providers}
-        candidates = [replace(best, provider=p.name, token_budget=budget) for p in providers for budget in budgets[p.name]]
-        best = _race("bulk", best, candidates, watch.bulk, trials)
+        if len(providers) > 1:
+            progress(f"{variant}: providers")
+            candidates = [default_settings(p.name, threads) for p in providers]
+            best = _race("bulk", best, candidates, watch.bulk, trials)
         provider = find_provider(best.provider)
+        budgets = [b for share in _SHARES if (b := round(share * provider.token_budget)) < watch.tokens]
         if threads > 1 and provider.parallel:
             progress(f"{variant}: streams")
-            fitting = [budget for budget in budgets[best.provider] if budget * threads <= watch.tokens]
+            fitting = [budget for budget in budgets if budget * threads <= watch.tokens]
             candidates = [replace(best, streams=threads, token_budget=budget) for budget in fitting]
             best = _race("bulk", best, candidates, watch.bulk, trials)
+        progress(f"{variant}: token budgets")
+        candidates = [replace(best, streams=1, token_budget=budget) for budget in budgets]
+        best = _race("bulk", best, candidates, watch.bulk, trials)
         progress(f"{variant}: spinning")
         best = _race("one title", best, [replace(best, spin=False)], watch.one, trials)
         if provider.captures:
