@@ -91,6 +91,20 @@ def test_small_batches_on_all_threads_have_to_beat_streams(
     assert (best.streams, best.token_budget) == (streams, budget)
 
 
+@pytest.mark.parametrize(
+    ("of_1024", "of_512", "budget"), [(0.9, 0.95, 1024), (0.92, 0.95, 2048), (0.9, 0.9, 512), (0.88, 0.87, 512)]
+)
+def test_of_what_is_level_the_smallest_batches_are_kept(
+    of_1024: float, of_512: float, budget: int, bundle: Path, rows: Any, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need less memory, and leave no stream without work in a call of some batches."""
+    monkeypatch.setattr(tuning._Stopwatch, "tokens", 1 << 20)
+    times = {2048: 0.88, 1024: of_1024, 512: of_512}
+    seconds |= {Settings("cpu", 4, streams=4, token_budget=tokens): time for tokens, time in times.items()}
+    best, _ = tune(Bundle.open(bundle), "int8", rows)
+    assert (best.streams, best.token_budget) == (4, budget)
+
+
 def test_a_gain_within_the_noise_changes_nothing(bundle: Path, rows: Any, seconds: Seconds) -> None:
     default = Settings("cpu", 4)
     seconds |= {replace(default, token_budget=512): 0.98, replace(default, spin=False): 0.98}

@@ -21,6 +21,7 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2)  # of a provider's token budget, to try
 _ROUNDS = 3
 _TURN_SECONDS = 3.0  # of one candidate's turn in bulk
 _GAIN = 0.97  # a candidate has to take at most this share of the default's time: less is noise
+_LEVEL = 1.03  # times the fastest one's: candidates up to there are as fast, within the same noise
 _SINGLES = 20  # calls with one title per turn
 
 
@@ -146,12 +147,19 @@ class _Stopwatch:
 def _race(
     what: str, default: Settings, candidates: list[Settings], seconds: Callable[[Settings], float], trials: list[Trial]
 ) -> Settings:
-    """Return the fastest of default and candidates, all in turn, round by round."""
+    """Return the fastest of default and candidates, all in turn, round by round.
+
+    Of those that are as fast within the noise, the one with the smallest batches: they need the least memory, and in a call of
+    few batches they leave streams the least without work.
+    """
     field = [default, *(c for c in candidates if c != default)]
     for settings in field:
         seconds(settings)  # loads, allocates
     rounds = [[seconds(settings) for settings in field] for _ in range(_ROUNDS)]
     ratios = [statistics.median(times[place] / times[0] for times in rounds) for place in range(len(field))]
     trials += [Trial(what, settings, ratio) for settings, ratio in zip(field, ratios, strict=True)]
-    ratio, place = min((ratio, place) for place, ratio in enumerate(ratios))
-    return field[place] if ratio <= _GAIN else default
+    fastest = min(ratios)
+    if fastest > _GAIN:
+        return default
+    level = [(settings.token_budget, ratio, place) for place, (settings, ratio) in enumerate(zip(field, ratios, strict=True))]
+    return field[min(one for one in level if one[1] <= fastest * _LEVEL)[2]]
