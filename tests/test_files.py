@@ -8,12 +8,14 @@ import stat
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from jobonnx import files
 from jobonnx.errors import JobonnxError, Stopped
+from jobonnx.evaluation.lines import numbered_lines
 
 resource = pytest.importorskip("resource", reason="the limits and FIFOs of these tests are POSIX's")
 
@@ -198,4 +200,7 @@ def test_a_device_without_an_end_is_not_read() -> None:
     for device in ("/dev/zero", "/dev/full"):
         with pytest.raises(JobonnxError, match=rf"{device} is a device, which may have no end; name a file"):
             files.read_lines(Path(device))
+        with pytest.raises(JobonnxError, match=rf"{device} is a device, which may have no end; name a file"):
+            list(numbered_lines(Path(device), Counter()))
     assert files.read_lines(Path(os.devnull)) == []
+    assert list(numbered_lines(Path(os.devnull), Counter())) == []

@@ -147,6 +147,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobonnx"
 
 
+def refuse_endless(path: Path) -> None:
+    """Refuse to read a device such as /dev/zero to its end, before memory is full; streams and terminals have one.
+
+    Raises:
+        JobonnxError: it is such a device.
+    """
+    if path.is_char_device() and not path.samefile(os.devnull) and not str(path).startswith(("/dev/std", "/dev/fd", "/dev/tty")):
+        raise JobonnxError(f"{path} is a device, which may have no end; name a file")
+
+
 def read_lines(path: Path) -> list[str]:
     """Read a file of one title per line, as `split_lines` does.
 
@@ -154,12 +164,7 @@ def read_lines(path: Path) -> list[str]:
         JobonnxError: it cannot be read, or is not UTF-8.
     """
     try:
-        if (
-            path.is_char_device()
-            and not path.samefile(os.devnull)
-            and not str(path).startswith(("/dev/std", "/dev/fd", "/dev/tty"))
-        ):
-            raise JobonnxError(f"{path} is a device, which may have no end; name a file")
+        refuse_endless(path)
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None

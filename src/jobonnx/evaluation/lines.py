@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from jobonnx.errors import JobonnxError, reason
-from jobonnx.files import split_lines
+from jobonnx.files import refuse_endless, split_lines
 
 Counts = Counter[str]
 """How often each rule for imperfect input was applied: a key of `NOTES` -> times."""
@@ -64,6 +64,7 @@ def numbered_lines(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
         JobonnxError: the file cannot be read, or is not UTF-8.
     """
     try:
+        refuse_endless(path)
         content = path.read_bytes()
     except OSError as error:
         raise JobonnxError(f"{path} cannot be read ({error.strerror or error}); name another file") from None
