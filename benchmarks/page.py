@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobonnx_bench.render.folder import HTML, JSON
-from jobonnx_bench.render.html import report_html
+from jobonnx_bench.render.folder import HTML, JSON, write_page
 from jobonnx_bench.report import read_report
 
 
@@ -19,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     folder: Path = parser.parse_args().folder
-    (folder / HTML).write_text(report_html(read_report(folder / JSON)), encoding="utf-8")
+    write_page(read_report(folder / JSON), folder)
     print(folder / HTML)
 
 

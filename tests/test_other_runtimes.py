@@ -17,8 +17,6 @@ from helpers.checkpoints import ROOT, SHARED, needs
 from jobonnx import Encoder
 from jobonnx.arrays import Floats
 from jobonnx.bundle.manifest import Bundle
-from jobonnx.data.titles import read_lexicon
-from jobonnx_train.readers import lexicon_groups, read_csco, read_esco, read_onet, read_written
 
 TITLES = ["nurse", "Krankenschwester in der Intensivpflege", "软件工程师", "nurse", "Koch " * 200]
 TITLES += ["SENIOR DATA ENGINEER", "Straßenbauer", "ＮＵＲＳＥ", "Łącznikowiec", "ŠKOLNÍ UČITEL"]
@@ -62,9 +60,10 @@ def test_ten_lines_of_plain_onnxruntime_give_the_encoders_vectors() -> None:
 
 def real_titles() -> list[str]:
     """The titles that the small model learned from, of 24 languages, as they are written and in capitals."""
-    groups = read_esco(SHARED / "esco_v1.2.0", SHARED / "esco_multilingual") + read_onet(SHARED / "onet_27.0")
-    groups += read_csco(SHARED / "csco2022" / "csco22.csv") + lexicon_groups(read_lexicon()) + read_written()
-    titles = sorted({title for group in groups for names in group.labels.values() for title in names})
+    from jobonnx_train.runs import Sources
+
+    esco, more, onet, csco = SOURCES
+    titles = Sources(esco, onet, csco / "csco22.csv", more).corpus(held_out=0).texts()
     return titles + [title.upper() for title in titles]
 
 

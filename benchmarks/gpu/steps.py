@@ -262,7 +262,7 @@ def _bench(work: Work, systems: list[Any], sizes: Any, device: str, output: Path
     from jobonnx_bench.bundle import read_shape
     from jobonnx_bench.environment import record
     from jobonnx_bench.limits import combine, measure_gemm
-    from jobonnx_bench.render.folder import write_figures, write_report
+    from jobonnx_bench.render.folder import write_figures, write_page
     from jobonnx_bench.report import Report
     from jobonnx_bench.rounds import Schedule, run
     from jobonnx_bench.workload import Sizes, draw
@@ -276,10 +276,13 @@ def _bench(work: Work, systems: list[Any], sizes: Any, device: str, output: Path
     results = run(systems, workload, work.place / f"run-{output.name}", schedule, reference="st-torch-fp32", progress=_say)
     limits = combine(passes, shape) if passes else None
     output.mkdir(exist_ok=True)
-    drawn = find_spec("matplotlib") is not None
-    write = write_report if drawn else write_figures
-    write(Report(environment, shape, workload.summary(), tuple(results), limits), output)
-    page = {} if drawn else {"page": "matplotlib is missing here: benchmarks/page.py draws it from report.json elsewhere"}
+    made = Report(environment, shape, workload.summary(), tuple(results), limits)
+    write_figures(made, output)  # first: what was measured outlives a page that cannot be drawn
+    page: Figures = {}
+    if find_spec("matplotlib") is None:
+        page["page"] = "matplotlib is missing here: benchmarks/page.py draws it from report.json elsewhere"
+    else:
+        write_page(made, output)
     return page | {result.name: result.reason or f"{len(result.rounds)} rounds" for result in results}
 
 
@@ -294,7 +297,7 @@ def tuned(work: Work) -> Figures:
     rows = Tokenizer(work.bundle / "tokenizer.json", bundle.model.max_tokens).encode(work.titles())
     best, trials = tune(bundle, "fp16", rows, _say)
     shown = {f"{t.what}: budget {t.settings.token_budget}, capture {t.settings.capture}, spin {t.settings.spin}": t for t in trials}
-    return {"best": str(best)} | {what: f"{trial.ratio:.2f} of the default's time" for what, trial in shown.items()}
+    return {"best": str(best)} | {what: f"{trial.ratio:.2f} of the time of the best so far" for what, trial in shown.items()}
 
 
 def _parity(work: Work, folder: Path) -> Figures:

@@ -17,6 +17,7 @@ from jobonnx import signals
 from jobonnx.errors import JobonnxError, reason
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space: the disk's, within the limit on a file's size, the quota's
+_STREAMS = ("/dev/std", "/dev/fd", "/dev/tty")  # devices whose reading comes to an end
 _serial = itertools.count()
 
 
@@ -147,14 +148,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobonnx"
 
 
-def refuse_endless(path: Path) -> None:
-    """Refuse to read a device such as /dev/zero to its end, before memory is full; streams and terminals have one.
+def read_content(path: Path, fix: str = "") -> bytes:
+    """Read a file that a user names, pipes and streams too.
+
+    Args:
+        path: the file.
+        fix: what ends the sentence of an error, if anything does.
 
     Raises:
-        JobonnxError: it is such a device.
+        JobonnxError: it cannot be read, or is a device such as /dev/zero, which would be read until memory is full.
     """
-    if path.is_char_device() and not path.samefile(os.devnull) and not str(path).startswith(("/dev/std", "/dev/fd", "/dev/tty")):
-        raise JobonnxError(f"{path} is a device, which may have no end; name a file")
+    try:
+        if path.is_char_device() and not path.samefile(os.devnull) and not str(path).startswith(_STREAMS):
+            raise JobonnxError(f"{path} is a device, which may have no end; name a file")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error, fix) from None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -163,12 +172,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         JobonnxError: it cannot be read, or is not UTF-8.
     """
-    try:
-        refuse_endless(path)
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error) from None
-    return split_lines(content, str(path))
+    return split_lines(read_content(path), str(path))
 
 
 def split_lines(content: bytes, name: str) -> list[str]:
@@ -226,7 +230,8 @@ def _unwritable(path: Path, error: Exception) -> JobonnxError:
     return JobonnxError(f"{str(path)[:100]!r} could not be written ({reason(error)}); name another place")
 
 
-def unreadable(path: Path, error: Exception) -> JobonnxError:
-    """Make the error of a file that cannot be read."""
+def unreadable(path: Path, error: Exception, fix: str = "") -> JobonnxError:
+    """Make the error of a file that cannot be read. A name that no file can have is shown escaped."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-    return JobonnxError(f"{str(path)!r} cannot be read ({why})" if "\0" in str(path) else f"{path} cannot be read ({why})")
+    name = repr(str(path)) if isinstance(error, ValueError) or "\0" in str(path) else str(path)
+    return JobonnxError(f"{name} cannot be read ({why}){fix}")

@@ -24,9 +24,13 @@ def complete(report: Report) -> Report:
 
 def write_report(report: Report, folder: Path) -> None:
     """Write report.json, report.md and report.html into a folder. Needs matplotlib."""
-    page = report_html(report)
+    write_page(report, folder)
     write_figures(report, folder)
-    (folder / HTML).write_text(page, encoding="utf-8")
+
+
+def write_page(report: Report, folder: Path) -> None:
+    """Write report.html into a folder. Needs matplotlib."""
+    (folder / HTML).write_text(report_html(report), encoding="utf-8")
 
 
 def write_figures(report: Report, folder: Path) -> None:

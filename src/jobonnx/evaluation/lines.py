@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from jobonnx.errors import JobonnxError, reason
-from jobonnx.files import refuse_endless, split_lines
+from jobonnx.errors import JobonnxError
+from jobonnx.files import read_content, split_lines
 
 Counts = Counter[str]
 """How often each rule for imperfect input was applied: a key of `NOTES` -> times."""
@@ -63,13 +63,7 @@ def numbered_lines(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
     Raises:
         JobonnxError: the file cannot be read, or is not UTF-8.
     """
-    try:
-        refuse_endless(path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise JobonnxError(f"{path} cannot be read ({error.strerror or error}); name another file") from None
-    except ValueError as error:  # a NUL in the path
-        raise JobonnxError(f"{str(path)!r} cannot be read ({reason(error)}); name another file") from None
+    content = read_content(path, "; name another file")
     counts["byte_order_marks"] += content.startswith(b"\xef\xbb\xbf")
     counts["windows_line_ends"] += b"\r\n" in content
     for number, line in enumerate(split_lines(content, str(path)), start=1):

@@ -161,5 +161,5 @@ def _race(
     fastest = min(ratios)
     if fastest > _GAIN:
         return default
-    level = [(settings.token_budget, ratio, place) for place, (settings, ratio) in enumerate(zip(field, ratios, strict=True))]
-    return field[min(one for one in level if one[1] <= fastest * _LEVEL)[2]]
+    level = [place for place, ratio in enumerate(ratios) if ratio <= fastest * _LEVEL]
+    return field[min(level, key=lambda place: (field[place].token_budget, ratios[place]))]
